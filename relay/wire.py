@@ -54,7 +54,7 @@ def decode_submission(
     :raises WireError: not a JSON object, or a field of the wrong type.
     """
     fields = _object(body)
-    text: dict[str, str] = {}
+    text: dict[str, Any] = {}
     for name in TEXT_FIELDS:
         value = fields.get(name)
         if value is not None and not isinstance(value, str):
