@@ -6,6 +6,7 @@ The relay encodes submissions and decodes answers; the embedded backend does the
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,11 +33,14 @@ class WireError(ValueError):
 
 
 def dump(value: object) -> bytes:
-    """*value* as compact UTF-8 JSON; escaped where a lone surrogate has no UTF-8."""
+    """*value* as compact UTF-8 JSON; escaped where a lone surrogate has no UTF-8.
+
+    :raises ValueError: NaN or an infinity, which JSON has no form for.
+    """
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 def encode_submission(submission: Submission) -> bytes:
@@ -136,9 +140,16 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not a number that JSON can hold")
+    return value
+
+
 def _object(body: bytes | str) -> dict[str, Any]:
     try:
-        fields = json.loads(body)
+        fields = json.loads(body, parse_float=_finite, parse_constant=_finite)
     except RecursionError:
         raise WireError("the body is nested too deeply") from None
     except ValueError as error:
