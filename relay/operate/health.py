@@ -1,0 +1,138 @@
+"""What the admin endpoint shows: ``/healthz``, ``/readyz`` and ``/metrics``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from relay.operate.metrics import Metrics
+
+#: Seconds for which what the platform said stands for what it would say.
+PLATFORM_REMEMBERED = 1.0
+
+log = Logger()
+
+
+class Readiness:
+    """Whether the relay can take mail: it listens, it is not stopping, and the platform answers.
+
+    :param reachable: asks the platform something harmless, and says whether it answered.
+    """
+
+    def __init__(self, reachable: Callable[[], Awaitable[bool]], clock: IReactorTime) -> None:
+        self.listening = False
+        self.stopping = False
+        self._reachable = reachable
+        self._clock = clock
+        self._asked: float | None = None
+        self._answers = False
+        self._waiting: list[Deferred[None]] | None = None
+
+    async def missing(self) -> dict[str, str]:
+        """What is missing, by name; empty when ready."""
+        if self.stopping:
+            return {"relay": "stopping"}
+        missing = {} if self.listening else {"listeners": "not listening yet"}
+        await self._ask()
+        return missing if self._answers else {**missing, "platform": "does not answer"}
+
+    async def _ask(self) -> None:
+        """Ask the platform, unless it was just asked; whoever comes meanwhile waits for the same answer."""
+        if self._waiting is not None:
+            waiter: Deferred[None] = Deferred()
+            self._waiting.append(waiter)
+            await waiter
+        elif self._asked is None or self._clock.seconds() - self._asked >= PLATFORM_REMEMBERED:
+            self._waiting = []
+            try:
+                self._answers = await self._reachable()
+            except Exception:
+                log.failure("the platform could not be asked")
+                self._answers = False
+            self._asked = self._clock.seconds()
+            waiting, self._waiting = self._waiting, None
+            for each in waiting:
+                each.callback(None)
+
+
+class _Page(Resource):
+    """A path that answers GET and HEAD with a status, a content type and a body."""
+
+    isLeaf = True
+
+    def __init__(self, answer: Callable[[Request], Awaitable[_Answer]]) -> None:
+        Resource.__init__(self)
+        self._answer = answer
+
+    def render_GET(self, request: Request) -> int:
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+        Deferred.fromCoroutine(self._render(request, gone))
+        return NOT_DONE_YET
+
+    async def _render(self, request: Request, gone: list[object]) -> None:
+        try:
+            answer = await self._answer(request)
+        except Exception:
+            log.failure("{path} failed", path=request.path.decode("latin-1"))
+            answer = _json(500, {"status": "internal error, see the log"})
+        if gone:
+            return
+        request.setResponseCode(answer.status)
+        request.setHeader(b"Content-Type", answer.content_type)
+        request.setHeader(b"Cache-Control", b"no-store")
+        if request.method != b"HEAD":
+            request.write(answer.body)
+        request.finish()
+
+
+@frozen
+class _Answer:
+    status: int
+    content_type: bytes
+    body: bytes
+
+
+def _json(status: int, body: Mapping[str, object]) -> _Answer:
+    return _Answer(status, b"application/json", json.dumps(body).encode() + b"\n")
+
+
+class _QuietSite(Site):
+    """A site without an access log: probes come every second."""
+
+    displayTracebacks = False
+    noisy = False
+
+    def __init__(self, root: Resource, clock: IReactorTime) -> None:
+        Site.__init__(self, root, timeout=60, reactor=clock)
+
+    def log(self, request: HTTPRequest) -> None:
+        """Nothing."""
+
+
+def make_site(metrics: Metrics, readiness: Readiness, clock: IReactorTime) -> Site:
+    """The HTTP factory of the admin endpoint."""
+
+    async def healthz(request: Request) -> _Answer:
+        return _json(200, {"status": "ok"})
+
+    async def readyz(request: Request) -> _Answer:
+        missing = await readiness.missing()
+        return _json(503, {"status": "not ready", "missing": missing}) if missing else _json(200, {"status": "ready"})
+
+    async def exposition(request: Request) -> _Answer:
+        return _Answer(200, *metrics.exposition(request.getHeader("accept") or ""))
+
+    root = Resource()
+    root.putChild(b"healthz", _Page(healthz))
+    root.putChild(b"readyz", _Page(readyz))
+    root.putChild(b"metrics", _Page(exposition))
+    return _QuietSite(root, clock)

@@ -1,0 +1,115 @@
+"""The log: one structured line a message, as text or as JSON lines.
+
+Text is twistd's own format.  No API key is ever logged, and what a client sent is made safe for a line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, TextIO, cast
+
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from relay import replies
+from relay.values import Record
+
+#: Longest value of a client's that is logged, in characters.
+_LONGEST = 200
+
+#: Fields of a Twisted event that say how it was logged, not what happened.
+_PLUMBING = frozenset({"message", "isError", "format", "time", "why", "failure"})
+
+log = Logger()
+
+
+def safe(text: str) -> str:
+    """*text* for a log line: control and invisible characters become ``?``, at most 200 characters."""
+    line = "".join(each if each.isprintable() else "?" for each in text[: _LONGEST + 1])
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+def log_record(record: Record) -> None:
+    """One event for a message, and one for each recipient that failed although the message was answered 250."""
+    fields = _fields(record)
+    said = " ".join(f"{name}={{{name}}}" for name in fields if name != "id")
+    log.info(f"message {{id}} {said}", **fields)
+    if record.result != "partial":
+        return
+    for outcome in record.outcomes:
+        if outcome.failure is not None:
+            log.error(
+                "recipient {recipient} of {id} failed although the message was answered 250: {reply}",
+                id=record.id,
+                recipient=safe(outcome.recipient),
+                reason=outcome.failure.reason.value,
+                reply=str(replies.reply(outcome.failure)),
+            )
+
+
+def _fields(record: Record) -> dict[str, str | int | float]:
+    """What is logged of a message, in order; empty ones as ``-``."""
+    fields: dict[str, str | int | float] = {
+        "id": record.id,
+        "account": _quoted(record.account) or record.key or "-",
+        "peer": safe(record.peer) or "-",
+        "recipient": _recipients(record.recipients),
+        "tag": safe(record.tag) or "-",
+        "route": safe(record.route) or "-",
+        "result": record.result,
+        "ms": round(record.milliseconds, 1),
+        "size": record.size,
+    }
+    for name in ("images_removed", "attachments_removed", "cid_references"):
+        if getattr(record, name):
+            fields[name] = getattr(record, name)
+    fields["verdict"] = json.dumps(safe(record.verdict), ensure_ascii=False)
+    return fields
+
+
+def _quoted(name: str) -> str:
+    """An account's name; in quotes where it has spaces, so that the fields of a line stay apart."""
+    name = safe(name)
+    return json.dumps(name, ensure_ascii=False) if " " in name or '"' in name else name
+
+
+def _recipients(recipients: tuple[str, ...]) -> str:
+    """The first recipient, and how many more there are."""
+    first = safe(recipients[0]) if recipients else "-"
+    return f"{first}+{len(recipients) - 1}" if len(recipients) > 1 else first
+
+
+@implementer(ILogObserver)
+class JSONLines:
+    """Writes each event as a JSON object on a line: time, level, logger, message, and the event's own fields."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def __call__(self, event: LogEvent) -> None:
+        """See :class:`twisted.logger.ILogObserver`."""
+        line = json.dumps(_event_fields(event), ensure_ascii=False, default=str)
+        # A lone surrogate has no UTF-8; the line is worth more than the character.
+        self._file.write(line.encode("utf-8", "replace").decode() + "\n")
+        self._file.flush()
+
+
+def _event_fields(event: LogEvent) -> dict[str, Any]:
+    level = event.get("log_level", LogLevel.info)
+    fields: dict[str, Any] = {
+        "time": datetime.fromtimestamp(event.get("log_time", 0.0), timezone.utc).isoformat(timespec="milliseconds"),
+        "level": level.name,
+        "logger": event.get("log_namespace", "-"),
+        "message": formatEvent(event) or "",
+    }
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure):
+        fields["failure"] = f"{failure.type.__name__ if failure.type else ''}: {failure.getErrorMessage()}"
+        fields["traceback"] = failure.getTraceback()
+    for name, value in cast(Mapping[str, Any], event).items():
+        if not name.startswith("log_") and name not in _PLUMBING and isinstance(value, str | int | float | None):
+            fields.setdefault(name, value)
+    return fields

@@ -1,0 +1,111 @@
+"""What the relay counts, for Prometheus.  Every relay has its own registry, so that two live in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from relay import __version__
+from relay.errors import Reason
+from relay.values import Record
+
+#: Upper bounds of the histogram, in seconds: a post takes milliseconds, and ends at 30 s.
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+# prometheus_client does not type it.
+_openmetrics: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest
+
+_PLAIN = b"text/plain; version=0.0.4; charset=utf-8"
+_OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class Metrics:
+    """The counters, and what tells them: the pipeline a record, the sessions and the client each event."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._messages = Counter(
+            "smtp_relay_messages", "Messages by what the client was told.", ["result", "reason"], registry=registry
+        )
+        self._recipients = Counter(
+            "smtp_relay_recipients", "Recipients by outcome.", ["outcome", "reason"], registry=registry
+        )
+        self._seconds = Histogram(
+            "smtp_relay_stage_seconds",
+            "Time of a message in each stage.",
+            ["stage"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self._sessions = Gauge("smtp_relay_sessions_open", "Open SMTP sessions.", registry=registry)
+        self._sessions_total = Counter("smtp_relay_sessions", "SMTP sessions begun.", registry=registry)
+        self._sessions_refused = Counter(
+            "smtp_relay_sessions_refused", "Connections refused at the greeting.", ["reason"], registry=registry
+        )
+        self._auth_failures = Counter(
+            "smtp_relay_auth_failures", "API keys not accepted, at AUTH or in a message.", registry=registry
+        )
+        self._answers = Counter(
+            "smtp_relay_backend_answers",
+            "Answers of the platform by HTTP status, or why there was none.",
+            ["status"],
+            registry=registry,
+        )
+        self._certificate = Gauge(
+            "smtp_relay_certificate_expiry_timestamp_seconds", "End of the certificate's validity.", registry=registry
+        )
+        Info("smtp_relay_build", "The relay's version.", registry=registry).info({"version": __version__})
+
+    def record(self, record: Record) -> None:
+        """A message has its verdict."""
+        self._messages.labels(record.result, record.reason).inc()
+        exemplar = {"message_id": record.id}
+        for stage, seconds in record.seconds.items():
+            self._seconds.labels(stage).observe(seconds, exemplar)
+        for outcome in record.outcomes:
+            if outcome.failure is None:
+                self._recipients.labels("accepted", "").inc()
+            else:
+                self._recipients.labels("failed", outcome.failure.reason.value).inc()
+
+    def session_opened(self) -> None:
+        """A client has connected and is served."""
+        self._sessions.inc()
+        self._sessions_total.inc()
+
+    def session_closed(self) -> None:
+        """A session that was opened has ended."""
+        self._sessions.dec()
+
+    def session_refused(self, reason: Reason) -> None:
+        """A connection was turned away at the greeting."""
+        self._sessions_refused.labels(reason.value).inc()
+
+    def auth_failed(self) -> None:
+        """An AUTH command was answered with a failure."""
+        self._auth_failures.inc()
+
+    def message_refused(self, reason: Reason, peer: str) -> None:
+        """The session refused a message that never reached the pipeline."""
+        self._messages.labels("refused", reason.value).inc()
+
+    def backend_answered(self, status: str) -> None:
+        """The platform answered with *status*, or why it did not."""
+        self._answers.labels(status).inc()
+
+    def certificate_expires(self, when: float) -> None:
+        """The certificate in use ends at *when*, seconds since the epoch."""
+        self._certificate.set(when)
+
+    def exposition(self, accept: str = "") -> tuple[bytes, bytes]:
+        """All of it as text.
+
+        :param accept: the Accept header; OpenMetrics, which has the exemplars, where it is named.
+        :return: the Content-Type and the body.
+        """
+        if "application/openmetrics-text" in accept:
+            return _OPENMETRICS, _openmetrics(self.registry)
+        return _PLAIN, generate_latest(self.registry)
