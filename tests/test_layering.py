@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"values", "errors", "wire"},
     "spool": {"values", "errors", "wire"},
     "embedded": {"values", "errors", "wire"},
-    "operate": {"values", "errors", "config"},
+    "operate": {"values", "errors", "replies", "config"},
 }
 
 #: The composition root and what stands above it may import everything but ``tap``.
