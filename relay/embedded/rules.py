@@ -1,0 +1,150 @@
+"""What a submission must be (HTTP_CONTRACT.md, "Rules of that platform"): pure checks.
+
+Each refusal says what to change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+
+import attrs
+
+from relay import wire
+from relay.embedded.accounts import Tenant
+from relay.values import Attachment, Submission
+
+#: The tag of a message that has none; it does not count among an account's tags.
+UNTAGGED = "untagged"
+LONGEST_TAG = 18
+MOST_TAGS = 400
+
+#: Longest text field but the body, in characters: subjects and names, not documents.
+LONGEST_FIELD = 10_000
+
+_TAG = re.compile(rf"[a-z0-9._-]{{1,{LONGEST_TAG}}}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+_LOCAL = r"""(?:[^\s"(),:;<>@\[\\\]\x00-\x1f\x7f]+|"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*")"""
+_DOMAIN = r"(?:\[[0-9A-Za-z:.-]+\]|[\w-]+(?:\.[\w-]+)*)"
+_ADDRESS = re.compile(f"{_LOCAL}@{_DOMAIN}")
+
+
+class Refused(Exception):
+    """An HTTP request that gets an error.
+
+    :ivar status: the HTTP status.
+    :ivar title: what kind of error, in two or three words.
+    :ivar description: what to change, for the one who sent it.
+    :ivar headers: further headers of the answer.
+    """
+
+    def __init__(self, status: int, title: str, description: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(status, title, description)
+        self.status = status
+        self.title = title
+        self.description = description
+        self.headers = tuple(headers)
+
+
+def wrong(description: str) -> Refused:
+    """400: a parameter is wrong."""
+    return Refused(400, "Wrong parameter", description)
+
+
+def check(submission: Submission, tenant: Tenant) -> Submission:
+    """*submission* as it is stored: tag lower-cased, route an id, no text that a database refuses.
+
+    :raises Refused: 400 for a wrong parameter, 403 for what this account does not have.
+    """
+    for name in wire.TEXT_FIELDS:
+        if name != "body":
+            _check_line(name, getattr(submission, name))
+    _check_recipient(submission.to)
+    checked = attrs.evolve(submission, tag=_tag(submission.tag), body=storable(submission.body))
+    if checked.template:
+        raise Refused(403, "Template not available", f"This account has no such template: {checked.template}")
+    if not checked.subject.strip():
+        raise wrong("subject: is missing")
+    if not checked.body.strip():
+        raise wrong("body: is missing; it may be empty only with a template")
+    return attrs.evolve(checked, route=_route(checked.route, tenant))
+
+
+def storable(text: str) -> str:
+    """*text* with NUL and lone surrogates, which databases refuse, as U+FFFD."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def variables_json(submission: Submission) -> str | None:
+    """The variables as JSON, None where there are none.
+
+    :raises Refused: they hold what is not JSON (NaN, infinity), or are nested too deeply.
+    """
+    if submission.variables is None:
+        return None
+    try:
+        return json.dumps(submission.variables, allow_nan=False)
+    except ValueError:
+        raise wrong("variables: NaN and Infinity are not JSON") from None
+    except RecursionError:
+        raise wrong("variables: are nested too deeply") from None
+
+
+def fingerprint(submission: Submission) -> str:
+    """What makes two submissions the same: every field and file, whatever the order of the JSON."""
+    fields = [getattr(submission, name) for name in wire.TEXT_FIELDS]
+    files = [
+        [each.filename, each.content_type, hashlib.sha256(each.content).hexdigest()] for each in submission.attachments
+    ]
+    whole = json.dumps([fields, submission.variables, files], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def attachment(given: Attachment) -> Attachment:
+    """A file whose name and type a database takes; control characters become spaces."""
+    return attrs.evolve(
+        given,
+        filename=_CONTROL.sub(" ", given.filename)[:255],
+        content_type=_CONTROL.sub(" ", given.content_type)[:255],
+    )
+
+
+def _check_line(name: str, value: str) -> None:
+    """A control character in a header field would be a header of its own one day."""
+    if len(value) > LONGEST_FIELD:
+        raise wrong(f"{name}: is longer than {LONGEST_FIELD} characters")
+    if _CONTROL.search(value):
+        raise wrong(f"{name}: must not hold control characters or line ends")
+
+
+def _check_recipient(to: str) -> None:
+    if not to.strip():
+        raise wrong("to: is missing")
+    local, _, domain = to.rpartition("@")
+    if not _ADDRESS.fullmatch(to) or len(local) > 64 or len(domain) > 255:
+        raise wrong(f"to: is not an address like name@example.com: {to[:100]}")
+
+
+def _tag(given: str) -> str:
+    tag = given.strip().lower() or UNTAGGED
+    if not _TAG.fullmatch(tag):
+        raise wrong(f"tag: must be at most {LONGEST_TAG} of a-z 0-9 . _ - and is {tag[:100]}")
+    return tag
+
+
+def _route(given: str, tenant: Tenant) -> str:
+    wanted = given.strip().lower()
+    named = ", ".join(each.id for each in tenant.routes) or "none"
+    if not wanted:
+        if tenant.default_route:
+            return tenant.default_route
+        if tenant.routes:
+            raise wrong(f"route: this account has several, name one of {named}")
+        raise Refused(403, "Route not available", "This account has no route")
+    for route in tenant.routes:
+        if wanted in (route.id.lower(), route.name.lower()):
+            return route.id
+    raise Refused(403, "Route not available", f"This account has no route {given.strip()[:100]}; it has {named}")
