@@ -1,1 +1,136 @@
-"""To come."""
+"""Bytes to :class:`~relay.values.Message`: pure, bounded, linear; MESSAGE.md says what becomes of what."""
+
+from __future__ import annotations
+
+import re
+
+from relay.errors import PermanentFailure, Reason
+from relay.message import addresses, headers, mime, text, variables, words
+from relay.message.headers import Fields
+from relay.policy import Content, Limits
+from relay.values import Attachment, JSONObject, Message
+
+__all__ = ["parse"]
+
+_CONTENT = Content()
+_LIMITS = Limits()
+_CID = re.compile(r"""[=("']\s*cid:""", re.IGNORECASE)
+_KEY = re.compile(rb"[\x20-\x7e]+")
+
+
+def parse(content: bytes, *, policy: Content = _CONTENT, limits: Limits = _LIMITS) -> Message:
+    """What counts of the message *content*.
+
+    :param content: as received: dots unstuffed, lines ending in CR LF (within it LF is fine too).
+    :raises PermanentFailure: it cannot be sent; the text says what to change.  Nothing else is ever raised.
+    """
+    fields, start = _header(content, limits)
+    template = headers.decoded(fields, "X-Transactional-Template")
+    sender = _sender(fields, template)
+    subject = headers.decoded(fields, "Subject")
+    if not subject and not template:
+        raise PermanentFailure(Reason.BAD_MESSAGE, "There is no Subject, add one")
+    given = fields.get(b"x-transactional-variables")
+    values = None if given is None else variables.parse(given, deepest=limits.variables_depth)
+    body = mime.find_body(content, fields, start, limits)
+    html = _html(content, body, policy, values, template)
+    return Message(
+        from_name=sender.name,
+        from_email=sender.address,
+        subject=subject,
+        body=html,
+        to_names=_to_names(fields),
+        reply_to=_reply_to(fields),
+        tag=headers.decoded(fields, "X-Transactional-Tag"),
+        route=headers.decoded(fields, "X-Transactional-Route"),
+        template=template,
+        variables=values,
+        api_key=_api_key(fields),
+        attachments=_attachments(content, body, policy),
+        images_removed=body.images,
+        attachments_removed=len(body.attachments) if policy.attachments == "strip" else 0,
+        cid_references=_cid_references(html),
+    )
+
+
+def _header(content: bytes, limits: Limits) -> tuple[Fields, int]:
+    """The fields that count, and where the body begins."""
+    end, start = headers.end(content, 0, len(content))
+    if end > limits.header_block:
+        raise PermanentFailure(Reason.BAD_MESSAGE, f"The header is larger than {limits.header_block} bytes, shorten it")
+    fields, fault = headers.split(content[:end])
+    if fault < end:
+        line = content.count(b"\n", 0, fault) + 1
+        raise PermanentFailure(
+            Reason.BAD_MESSAGE, f"Line {line} has no colon, put an empty line between the header and the body"
+        )
+    return fields, start
+
+
+def _sender(fields: Fields, template: str) -> addresses.Mailbox:
+    """From, which a message with a template may leave out."""
+    value = headers.single(fields, "From")
+    raw = "" if value is None else headers.text(value)
+    if raw:
+        return addresses.sender(raw)
+    if template:
+        return addresses.Mailbox("", "")
+    raise PermanentFailure(Reason.BAD_MESSAGE, "There is no From, add one")
+
+
+def _to_names(fields: Fields) -> tuple[tuple[str, str], ...]:
+    return addresses.to_names(", ".join(map(headers.text, fields.get(b"to", ()))))
+
+
+def _reply_to(fields: Fields) -> str:
+    return headers.decoded(fields, "Reply-To")
+
+
+def _api_key(fields: Fields) -> str | None:
+    """X-Auth-APIKey.  Mailers fold and encode what they do not understand: a key that was is not what was meant.
+
+    :raises PermanentFailure: repeated, folded, encoded or empty; the text never has the value.
+    """
+    values = fields.get(b"x-auth-apikey")
+    if values is None:
+        return None
+    key = values[0].strip()
+    if len(values) > 1 or b"\n" in key or words.WORD.search(key.decode("latin-1")) or not _KEY.fullmatch(key):
+        raise PermanentFailure(
+            Reason.BAD_MESSAGE, "X-Auth-APIKey must stand once, on one line, in printable ASCII and not encoded"
+        )
+    return key.decode("ascii")
+
+
+def _html(content: bytes, body: mime.Body, policy: Content, values: JSONObject | None, template: str) -> str:
+    """The HTML to post: the message's own, or made from its text; ``""`` only with a template."""
+    if body.attachments and policy.attachments == "reject":
+        first = body.attachments[0]
+        raise PermanentFailure(
+            Reason.UNSUPPORTED_CONTENT,
+            f"Attachment {first.filename or first.type} is not accepted, send a link to the file instead",
+        )
+    if body.html is not None:
+        return body.html.text(content)
+    if body.text is None:
+        if template:
+            return ""
+        raise PermanentFailure(Reason.UNSUPPORTED_CONTENT, "The message has no text, add a text/html part")
+    if policy.text_only == "reject":
+        raise PermanentFailure(Reason.UNSUPPORTED_CONTENT, "The message has no HTML, add a text/html part")
+    return text.to_html(body.text.text(content), templated=values is not None)
+
+
+def _attachments(content: bytes, body: mime.Body, policy: Content) -> tuple[Attachment, ...]:
+    if policy.attachments != "forward":
+        return ()
+    return tuple(
+        Attachment(part.filename or f"attachment-{number}", part.type, part.content(content))
+        for number, part in enumerate(body.attachments, 1)
+    )
+
+
+def _cid_references(html: str) -> int:
+    if "cid:" not in html and "CID:" not in html:
+        return 0
+    return len(_CID.findall(html))

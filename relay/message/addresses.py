@@ -1,0 +1,172 @@
+"""Address lists (RFC 5322 section 3.4) as clients write them, in linear time.
+
+The header is cut into tokens and the tokens into mailboxes, without recursion.  Encoded words are tokens, and are
+decoded only afterwards, so that what is in them adds no address (RFC 2047 section 5).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from relay.errors import PermanentFailure, Reason
+from relay.message import words
+
+#: Mailboxes of To that are looked at; names behind them go unused.
+MOST_MAILBOXES = 5000
+
+_TOKEN = re.compile(
+    rf"""
+      (?P<word> {words.PATTERN} )
+    | (?P<quoted> "[^"\\]*(?:\\.[^"\\]*)*"? )
+    | (?P<angle> <[^<>,;]*>? )
+    | (?P<literal> \[[^][\s,;<>]*\] )
+    | (?P<space> \s+ )
+    | (?P<special> [(),:;] )
+    | (?P<atom> [^\s"<>(),:;=[]+ | . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ADDRESS = re.compile(r"""[^\s@<>(),;:"]+ @ [^\s@<>(),;:"\[\]]+ | "[^"\x00-\x1f\x7f]+" @ [^\s@<>(),;:"\[\]]+
+                       | [^\s@<>(),;:"]+ @ \[[^\s@<>(),;"\[\]]+\]""", re.VERBOSE)  # fmt: skip
+
+#: RFC 5321 section 4.5.3.1: 64 octets, an at sign, 255 octets.
+_LONGEST_ADDRESS = 320
+
+
+class Mailbox(NamedTuple):
+    """One entry of an address list; either may be ``""``.  The name is decoded and clean."""
+
+    name: str
+    address: str
+
+
+class Token(NamedTuple):
+    """A piece of an address list; a comment is one token, of the kind ``"comment"``, without its parentheses."""
+
+    kind: str
+    text: str
+
+
+def mailboxes(text: str) -> Iterator[Mailbox]:
+    """The mailboxes in an address list, groups flattened, empty entries left out.  Never fails.
+
+    :param text: the unfolded value, encoded words not decoded.
+    """
+    for entry in _entries(text):
+        mailbox = _mailbox(entry)
+        if mailbox != ("", ""):
+            yield mailbox
+
+
+def to_names(text: str) -> tuple[tuple[str, str], ...]:
+    """(address, name) of the first :data:`MOST_MAILBOXES` mailboxes of a To header."""
+    return tuple((address, name) for name, address in itertools.islice(mailboxes(text), MOST_MAILBOXES))
+
+
+def sender(text: str) -> Mailbox:
+    """The mailbox of a From header: the first that has an address.
+
+    A name with a comma that nobody quoted is put together again: ``Doe, Jane <jane@example.com>`` is one mailbox.
+
+    :raises PermanentFailure: there is none, or its address has no local part or no domain.
+    """
+    before: list[str] = []
+    for name, address in itertools.islice(mailboxes(text), MOST_MAILBOXES):
+        if address:
+            if len(address) > _LONGEST_ADDRESS or not _ADDRESS.fullmatch(address):
+                break
+            return Mailbox(", ".join([*before, name] if name else before), address)
+        before.append(name)
+    raise PermanentFailure(Reason.BAD_MESSAGE, "From has no valid address, write it as Name <local@domain>")
+
+
+def _entries(text: str) -> Iterator[list[Token]]:
+    """The tokens of each mailbox.
+
+    A colon ends the name of a group only where a semicolon ends the group: ``Shop: News <news@shop.example>`` is
+    one mailbox.
+    """
+    last_semicolon = text.rfind(";")
+    entry: list[Token] = []
+    position = 0
+    for position, token in _tokens(text):
+        if token == (("special", ":")) and position < last_semicolon:
+            entry = []
+        elif token == ("special", ",") or token == ("special", ";"):
+            yield entry
+            entry = []
+        else:
+            entry.append(token)
+    yield entry
+
+
+def _tokens(text: str) -> Iterator[tuple[int, Token]]:
+    """The tokens of *text* with their offsets; comments may nest."""
+    comment: list[str] = []
+    depth = 0
+    for match in _TOKEN.finditer(text):
+        kind, piece = match.lastgroup or "", match[0]
+        if piece == "(":
+            depth += 1
+            if depth == 1:
+                continue
+        elif piece == ")" and depth:
+            depth -= 1
+            if not depth:
+                yield match.start(), Token("comment", "".join(comment))
+                comment = []
+                continue
+        if depth:
+            comment.append(piece)
+        else:
+            yield match.start(), Token(kind, piece)
+
+
+def _mailbox(tokens: list[Token]) -> Mailbox:
+    """One mailbox: name <address>, a bare address, an address with the name in a comment behind it, or a name."""
+    angle = next((place for place, token in enumerate(tokens) if token.kind == "angle"), None)
+    if angle is not None:
+        address = "".join(tokens[angle].text.strip("<>").split())
+        phrase: Iterable[Token] = tokens[:angle] + tokens[angle + 1 :]
+        # RFC 5322 section 4.4: a route before the address is ignored.
+        address = address.rpartition(":")[2] if address.startswith("@") else address
+    else:
+        address, phrase = _bare_address(tokens)
+    name = _phrase(phrase)
+    if not name:
+        name = _text(" ".join(token.text for token in tokens if token.kind == "comment"))
+    return Mailbox(name, words.clean(address))
+
+
+def _bare_address(tokens: list[Token]) -> tuple[str, list[Token]]:
+    """The address that stands among *tokens* without angle brackets, and the others: the run around an at sign."""
+    at = next((place for place, token in enumerate(tokens) if token.kind == "atom" and "@" in token.text), None)
+    if at is None:
+        return "", tokens
+    begin = end = at
+    while begin and tokens[begin - 1].kind in ("atom", "quoted", "literal"):
+        begin -= 1
+    while end + 1 < len(tokens) and tokens[end + 1].kind in ("atom", "quoted", "literal"):
+        end += 1
+    return "".join(token.text for token in tokens[begin : end + 1]), tokens[:begin] + tokens[end + 1 :]
+
+
+def _phrase(tokens: Iterable[Token]) -> str:
+    """The text of a display name, quotes taken off."""
+    pieces = []
+    for kind, text in tokens:
+        if kind == "quoted":
+            pieces.append(_ESCAPE.sub(r"\1", text[1:].removesuffix('"')))
+        elif kind == "space":
+            pieces.append(" ")
+        elif kind not in ("comment", "angle"):
+            pieces.append(text)
+    return _text("".join(pieces))
+
+
+def _text(raw: str) -> str:
+    return words.clean(words.decode(raw))

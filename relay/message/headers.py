@@ -1,0 +1,128 @@
+"""The header block: found, cut into fields, and only the fields that count kept (MESSAGE.md).
+
+Values stay bytes with their folds until somebody needs them: most never are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+
+from relay.errors import PermanentFailure, Reason
+from relay.message import charsets, words
+
+#: Field values by lower-case name, folds included, in the order of the message.
+Fields = dict[bytes, list[bytes]]
+
+#: The headers of a message that count.
+COUNTED = frozenset(
+    [
+        b"from",
+        b"to",
+        b"subject",
+        b"reply-to",
+        b"x-transactional-tag",
+        b"x-transactional-route",
+        b"x-transactional-template",
+        b"x-transactional-variables",
+        b"x-auth-apikey",
+        b"content-type",
+        b"content-disposition",
+        b"content-transfer-encoding",
+    ]
+)
+
+#: A physical line this long was broken by force (Postfix and others, at 990 or 998 octets), not folded at a space.
+FORCED_BREAK = 990
+
+#: A field with its folds: name, colon, value.  Matches a line that is none as well, with an empty colon.
+_FIELD = re.compile(rb"([^:\n]*)(:?)(.*(?:\n[ \t].*)*)\n?")
+_EMPTY = re.compile(rb"\s*")
+_FOLD = re.compile(rb"\r?\n[ \t]")
+
+
+def end(content: bytes, start: int, stop: int) -> tuple[int, int]:
+    """Where the header block that begins at *start* ends, and where the body begins.
+
+    The block's last line end is not part of it.  Without an empty line everything is header.
+    """
+    if content.startswith((b"\r\n", b"\n"), start, stop):
+        return start, start + (2 if content[start] == 13 else 1)
+    crlf = content.find(b"\n\r\n", start, stop)
+    lf = content.find(b"\n\n", start, crlf if crlf >= 0 else stop)
+    if lf >= 0:
+        return lf, lf + 2
+    if crlf >= 0:
+        return (crlf - 1 if content[crlf - 1] == 13 else crlf), crlf + 3
+    return stop, stop
+
+
+def split(block: bytes, counted: Container[bytes] = COUNTED) -> tuple[Fields, int]:
+    """The fields of *block* whose lower-case names are in *counted*; the others are discarded.
+
+    An mbox "From " line at the top is skipped.
+
+    :return: the fields, and the offset of the first line that is neither a field nor the continuation of one, or
+        the length of *block*.
+    """
+    fields: Fields = {}
+    for match in _FIELD.finditer(block):
+        name, colon, value = match.groups()
+        if not colon and not (_EMPTY.fullmatch(name) or (not match.start() and name.startswith((b"From ", b">From ")))):
+            return fields, match.start()
+        name = name.rstrip().lower()
+        if name in counted:
+            fields.setdefault(name, []).append(value)
+    return fields, len(block)
+
+
+def unfold(value: bytes, before: int = 0) -> bytes:
+    """A field's value in one line (RFC 5322 section 2.2.3), stripped.
+
+    A tab that begins a continuation stands for a space.  After a physical line of :data:`FORCED_BREAK` octets or
+    more the white space goes too, so that a forced break leaves no trace.
+
+    :param before: octets of the first line before the value: the name and its colon.
+    """
+    if b"\n" not in value:
+        return value.strip()
+    if before + len(value) < FORCED_BREAK:
+        return _FOLD.sub(b" ", value).strip()
+    lines = [line.rstrip(b"\r") for line in value.split(b"\n")]
+    joined = [lines[0]]
+    length = before + len(lines[0])
+    for line in lines[1:]:
+        joined.append(line[1:] if length >= FORCED_BREAK else b" " + line[1:])
+        length = len(line)
+    return b"".join(joined).strip()
+
+
+def text(value: bytes, before: int = 0) -> str:
+    """A field's value as :func:`unfold` gives it, as text.
+
+    Raw UTF-8 is read; encoded words are not (see :mod:`relay.message.words`).
+    """
+    return charsets.guess(unfold(value, before))
+
+
+def single(fields: Fields, name: str) -> bytes | None:
+    """The value of a header that may stand only once, or None.
+
+    :param name: as it is written, for the failure's text.
+    :raises PermanentFailure: there are two.
+    """
+    values = fields.get(name.lower().encode())
+    if values is None:
+        return None
+    if len(values) > 1:
+        raise PermanentFailure(Reason.BAD_MESSAGE, f"There are {len(values)} {name} headers, send one")
+    return values[0]
+
+
+def decoded(fields: Fields, name: str) -> str:
+    """The text of a header that may stand only once, decoded and clean; ``""`` without one.
+
+    :raises PermanentFailure: there are two.
+    """
+    value = single(fields, name)
+    return "" if value is None else words.clean(words.decode(text(value, len(name) + 1)))
