@@ -1,0 +1,231 @@
+"""What happens to a message between the socket and the platform: parse, check, route, post.
+
+Every stage is a callable that is handed in, so that an embedder replaces one and keeps the rest::
+
+    pipeline = Pipeline(account=keys.account, post=backend.send, parse=my_parse)
+    receipt = await pipeline.accept(envelope, content)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+
+from relay import replies, routing
+from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
+from relay.message import names, parse
+from relay.values import Account, Envelope, Message, Outcome, Receipt, Record, Submission, key_prefix
+
+#: Message content to what counts of it; raises a failure.
+Parse = Callable[[bytes], Message]
+#: API key and client address to the account behind the key; raises a failure.
+Lookup = Callable[[str, str], Awaitable[Account]]
+#: Message and account to the route on the wire; raises a failure.
+ChooseRoute = Callable[[Message, Account], str]
+#: One submission to the platform; returning means that the platform has it, else it raises a failure.
+Post = Callable[[Submission], Awaitable[None]]
+
+log = Logger()
+
+
+def _ignore(_: object) -> None:
+    """A stage that does nothing."""
+
+
+@frozen
+class _Routed:
+    """A message with all that its submissions need."""
+
+    envelope: Envelope
+    message: Message
+    account: Account
+    tag: str
+    route: str
+
+    def submissions(self) -> Iterator[Submission]:
+        """One for each recipient; the Idempotency-Key is the message's id and the recipient's place."""
+        envelope, message = self.envelope, self.message
+        sole = len(envelope.recipients) == 1
+        for place, recipient in enumerate(envelope.recipients, 1):
+            yield Submission(
+                api_key=self.account.key,
+                request_id=envelope.id,
+                idempotency_key=f"{envelope.id}-{place}",
+                fromname=message.from_name,
+                fromemail=message.from_email,
+                to=recipient,
+                toname=names.recipient_name(message.to_names, recipient, sole),
+                subject=message.subject,
+                replyto=message.reply_to,
+                returnpath=envelope.sender,
+                body=message.body,
+                tag=self.tag,
+                route=self.route,
+                template=message.template,
+                variables=message.variables,
+                attachments=message.attachments,
+            )
+
+
+@define
+class _Trace:
+    """What is known of a message so far; becomes its :class:`~relay.values.Record`."""
+
+    clock: Callable[[], float]
+    started: float = field(init=False)
+    lap: float = field(init=False)
+    seconds: dict[str, float] = field(factory=dict)
+    message: Message | None = None
+    account: Account | None = None
+    tag: str = ""
+    route: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        self.started = self.lap = self.clock()
+
+    def stage(self, name: str) -> None:
+        """The stage *name* ends now."""
+        now = self.clock()
+        self.seconds[name] = now - self.lap
+        self.lap = now
+
+    def record(self, envelope: Envelope, size: int, failure: Failure | None, receipt: Receipt | None) -> Record:
+        """The line of the message log for what the client is told."""
+        outcomes = receipt.outcomes if receipt else ()
+        reply = replies.reply(failure) if failure else replies.accepted(envelope.id)
+        message, account = self.message, self.account or envelope.account
+        return Record(
+            id=envelope.id,
+            account=account.name if account else "",
+            key=key_prefix(account.key) if account else "",
+            peer=envelope.peer,
+            sender=envelope.sender,
+            recipients=envelope.recipients,
+            tag=self.tag,
+            route=self.route,
+            result=_result(failure, outcomes),
+            verdict=str(reply),
+            reason=failure.reason.value if failure else "",
+            milliseconds=(self.clock() - self.started) * 1000,
+            size=size,
+            seconds=self.seconds,
+            outcomes=outcomes,
+            images_removed=message.images_removed if message else 0,
+            attachments_removed=message.attachments_removed if message else 0,
+            cid_references=message.cid_references if message else 0,
+        )
+
+
+def _result(failure: Failure | None, outcomes: tuple[Outcome, ...]) -> str:
+    if failure is not None:
+        return "temporary" if isinstance(failure, TemporaryFailure) else "refused"
+    return "partial" if any(outcome.failure for outcome in outcomes) else "accepted"
+
+
+@frozen(kw_only=True)
+class Pipeline:
+    """The stages of a message, in order.
+
+    :ivar account: who is behind an API key; asked where the message brings its own X-Auth-APIKey.
+    :ivar post: hands one submission to the platform.
+    :ivar parse: makes a :class:`~relay.values.Message` of the content.
+    :ivar check: a last look at the message, such as its template's syntax; raises a failure.
+    :ivar route: chooses the route.
+    :ivar forget: told of a key that the platform refused.
+    :ivar record: told of every message, whatever became of it.
+    :ivar concurrency: recipients of one message posted side by side.
+    :ivar clock: monotonic seconds.
+    """
+
+    account: Lookup
+    post: Post
+    parse: Parse = parse
+    check: Callable[[Message], None] = _ignore
+    route: ChooseRoute = routing.route
+    forget: Callable[[str], None] = _ignore
+    record: Callable[[Record], None] = _ignore
+    concurrency: int = 10
+    clock: Callable[[], float] = time.perf_counter
+
+    async def accept(self, envelope: Envelope, content: bytes) -> Receipt:
+        """Take one message to the platform.
+
+        :param content: what DATA brought, dot-stuffing undone, lines ending in CR LF.
+        :return: what became of each recipient; :func:`relay.replies.verdict` makes one answer of it.
+        :raises Failure: the message was refused before anything was posted.
+        """
+        trace = _Trace(self.clock)
+        receipt = None
+        try:
+            routed = await self._route(trace, envelope, content)
+            receipt = Receipt(envelope.id, await self._post_all(routed))
+            trace.stage("post")
+            failure = replies.verdict(receipt)
+        except Failure as refused:
+            failure = refused
+        except Exception:
+            log.failure("message {id} failed", id=envelope.id)
+            failure = TemporaryFailure(Reason.INTERNAL)
+        self.record(trace.record(envelope, len(content), failure, receipt))
+        if receipt is None:
+            assert failure is not None
+            raise failure
+        return receipt
+
+    async def _route(self, trace: _Trace, envelope: Envelope, content: bytes) -> _Routed:
+        """All that is decided before anything is posted."""
+        message = trace.message = self.parse(content)
+        trace.tag = routing.tag(message.tag)
+        trace.route = message.route
+        trace.stage("parse")
+        account = trace.account = await self._account(envelope, message)
+        trace.stage("account")
+        route = trace.route = self.route(message, account)
+        self.check(message)
+        trace.stage("check")
+        return _Routed(envelope, message, account, trace.tag, route)
+
+    async def _account(self, envelope: Envelope, message: Message) -> Account:
+        """Who sends: the message's own key wins over AUTH (SMTP.md, "Authentication")."""
+        if message.api_key is None:
+            if envelope.account is None:
+                raise PermanentFailure(Reason.AUTH_REQUIRED)
+            return envelope.account
+        try:
+            return await self.account(message.api_key, envelope.peer)
+        except PermanentFailure as failure:
+            if failure.reason is Reason.BAD_KEY:  # 535 is for AUTH alone
+                raise PermanentFailure(Reason.KEY_REFUSED, failure.text) from None
+            raise
+
+    async def _post_all(self, routed: _Routed) -> tuple[Outcome, ...]:
+        """Post to every recipient, at most *concurrency* at a time; the outcomes are in the envelope's order."""
+        submissions = routed.submissions()
+        recipients = routed.envelope.recipients
+        if len(recipients) == 1:
+            return (await self._post(next(submissions)),)
+        outcomes: dict[str, Outcome] = {}
+
+        async def post_until_none_is_left() -> None:
+            for submission in submissions:
+                outcomes[submission.to] = await self._post(submission)
+
+        lanes = min(self.concurrency, len(recipients))
+        await gatherResults([Deferred.fromCoroutine(post_until_none_is_left()) for _ in range(lanes)])
+        return tuple(outcomes[recipient] for recipient in recipients)
+
+    async def _post(self, submission: Submission) -> Outcome:
+        try:
+            await self.post(submission)
+        except Failure as failure:
+            if failure.reason is Reason.KEY_REFUSED:
+                self.forget(submission.api_key)
+            return Outcome(submission.to, failure)
+        except Exception:
+            log.failure("posting {id} for {recipient} failed", id=submission.request_id, recipient=submission.to)
+            return Outcome(submission.to, TemporaryFailure(Reason.INTERNAL))
+        return Outcome(submission.to)

@@ -1,0 +1,121 @@
+"""One transaction: its envelope, its content, and the verdict (twisted.mail's IMessageDelivery)."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory, IMessageSMTP
+from twisted.mail.smtp import Address, User
+from zope.interface import implementer
+
+from relay import replies
+from relay.smtp.limits import peer_address
+from relay.values import Account, Envelope, Receipt
+
+#: Takes a message to the platform; see :meth:`relay.pipeline.Pipeline.accept`.
+Accept = Callable[[Envelope, bytes], Awaitable[Receipt]]
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def new_id() -> str:
+    """A queue id: 26 upper-case letters and digits, of the time in milliseconds and 80 bits of chance."""
+    number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
+    return "".join([_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)])
+
+
+class IContent(IMessageSMTP):
+    """A message that takes its content at once; the session prefers it to :meth:`lineReceived`."""
+
+    def contentReceived(content: bytes) -> None:  # noqa: N805 - an interface has no self
+        """The whole message: dot-stuffing undone, lines ending in CR LF."""
+
+
+@implementer(IContent)
+class Transaction:
+    """A message on its way through the pipeline; all recipients share it.
+
+    ``eomReceived`` fires with the :class:`~relay.replies.Reply` or fails with a :class:`~relay.errors.Failure`.
+    """
+
+    def __init__(self, accept: Accept, envelope: Envelope) -> None:
+        self._accept = accept
+        self._envelope = envelope
+        self._content = b""
+
+    def contentReceived(self, content: bytes) -> None:
+        """See :class:`IContent`."""
+        self._content = content
+
+    def lineReceived(self, line: bytes) -> None:
+        """One line, for a caller that knows lines only."""
+        self._content += line + b"\r\n"
+
+    def eomReceived(self) -> Deferred[replies.Reply]:
+        """The message is whole: what the client is told."""
+        return Deferred.fromCoroutine(self._deliver())
+
+    def connectionLost(self) -> None:
+        """The client left before the end of the message: nothing is delivered."""
+        self._content = b""
+
+    async def _deliver(self) -> replies.Reply:
+        content, self._content = self._content, b""
+        receipt = await self._accept(self._envelope, content)
+        failure = replies.verdict(receipt)
+        if failure is not None:
+            raise failure
+        return replies.accepted(receipt.id)
+
+
+@implementer(IMessageDelivery)
+class Delivery:
+    """Collects one envelope.  Senders and recipients are refused for their syntax only, by the session."""
+
+    def __init__(self, accept: Accept, account: Account | None, new_id: Callable[[], str]) -> None:
+        self._accept = accept
+        self._account = account
+        self._new_id = new_id
+        self._sender = ""
+        self._recipients: dict[str, None] = {}
+        self._peer = ""
+        self._transaction: Transaction | None = None
+
+    def receivedHeader(self, helo: tuple[bytes, bytes], origin: Address, recipients: Sequence[User]) -> bytes:
+        """No trace header: every header but a few is discarded."""
+        return b""
+
+    def validateFrom(self, helo: tuple[bytes, bytes], origin: Address) -> Address:
+        """MAIL FROM."""
+        self._sender = str(origin)
+        return origin
+
+    def validateTo(self, user: User) -> Callable[[], Transaction]:
+        """RCPT TO; a recipient that is given twice counts once."""
+        self._recipients[str(user)] = None
+        self._peer = peer_address(user.protocol.transport.getPeer())
+        return self._message
+
+    def _message(self) -> Transaction:
+        """The one message of the transaction, whichever recipient asks for it."""
+        if self._transaction is None:
+            envelope = Envelope(self._new_id(), self._sender, tuple(self._recipients), self._peer, self._account)
+            self._transaction = Transaction(self._accept, envelope)
+        return self._transaction
+
+
+@implementer(IMessageDeliveryFactory)
+class Deliveries:
+    """The avatar of a signed-in account, or of nobody: a fresh :class:`Delivery` for every transaction."""
+
+    def __init__(self, accept: Accept, account: Account | None, new_id: Callable[[], str] = new_id) -> None:
+        self.account = account
+        self._accept = accept
+        self._new_id = new_id
+
+    def getMessageDelivery(self) -> Delivery:
+        """See :class:`twisted.mail.interfaces.IMessageDeliveryFactory`."""
+        return Delivery(self._accept, self.account, self._new_id)

@@ -1,0 +1,79 @@
+"""Where a message ends, and what its bytes are (RFC 5321 section 4.5.2; SMTP.md, "Framing").  Pure."""
+
+from __future__ import annotations
+
+import re
+
+_END = b"\r\n.\r\n"
+_BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+
+
+class DataReader:
+    """Counts the bytes of DATA up to CR LF . CR LF, which alone ends it, however it is cut into segments.
+
+    :param limit: most octets that are kept; of a longer message nothing is, and it is read to its end all the same.
+    """
+
+    __slots__ = ("_kept", "_limit", "_seen", "discarded", "size")
+
+    def __init__(self, limit: int) -> None:
+        # The line end before the first line counts: a message may be "." CR LF alone.
+        self._kept = bytearray(b"\r\n")
+        self._seen = 0
+        self._limit = limit
+        #: octets received so far
+        self.size = 0
+        #: whether the message is no longer kept
+        self.discarded = False
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take the next octets.
+
+        :return: None while the message goes on, else what came behind its end.
+        """
+        kept = self._kept
+        kept += data
+        end = kept.find(_END, max(0, self._seen - len(_END) + 1))
+        if end >= 0:
+            rest = bytes(memoryview(kept)[end + len(_END) :])
+            self.size += len(data) - len(rest)
+            del kept[end + 2 :]
+            self._check_size()
+            return rest
+        self.size += len(data)
+        self._check_size()
+        if self.discarded:
+            del kept[: 1 - len(_END)]
+        self._seen = len(kept)
+        return None
+
+    def _check_size(self) -> None:
+        # The end itself, 3 octets, is not of the message.
+        if self.size > self._limit + 3:
+            self.discarded = True
+
+    def discard(self) -> None:
+        """Keep nothing of the message from now on; its end is looked for all the same."""
+        self.discarded = True
+        del self._kept[: 1 - len(_END)]
+        self._seen = min(self._seen, len(self._kept))
+
+    def content(self) -> bytes:
+        """The message with dot-stuffing undone; only after :meth:`feed` has found the end."""
+        kept = self._kept
+        first = 3 if kept.startswith(b"\r\n.") else 2
+        content = bytes(memoryview(kept)[first:])
+        return content.replace(b"\r\n.", b"\r\n") if b"\r\n." in content else content
+
+
+def has_bare_newline(content: bytes) -> bool:
+    """Whether a CR or LF stands alone somewhere in *content*."""
+    pairs = content.count(b"\r\n")
+    return content.count(b"\n") != pairs or content.count(b"\r") != pairs
+
+
+def normalize(content: bytes) -> bytes:
+    """*content* with every line ending in CR LF, and without NUL."""
+    if has_bare_newline(content):
+        content = _BARE_NEWLINE.sub(b"\r\n", content)
+    return content.replace(b"\0", b"") if b"\0" in content else content

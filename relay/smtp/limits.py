@@ -1,0 +1,108 @@
+"""What all sessions share: how many there are, how much they hold, how fast they send."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+
+from relay.errors import Reason
+
+
+class Connections:
+    """Counts open connections, in all and by address.
+
+    :param most: most connections at a time.
+    :param most_per_address: most connections at a time from one address.
+    """
+
+    def __init__(self, most: int, most_per_address: int) -> None:
+        self._most = most
+        self._most_per_address = most_per_address
+        self._by_address: Counter[str] = Counter()
+        self.total = 0
+
+    def add(self, address: str) -> Reason | None:
+        """Count a connection, which :meth:`remove` ends in either case; the reason to refuse it, or None."""
+        self.total += 1
+        self._by_address[address] += 1
+        if self._by_address[address] > self._most_per_address:
+            return Reason.ABUSE
+        return Reason.SHUTDOWN if self.total > self._most else None
+
+    def remove(self, address: str) -> None:
+        """A counted connection has ended."""
+        self.total -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+
+class Memory:
+    """A budget of octets for the messages in flight."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.held = 0
+
+    def has(self, octets: int) -> bool:
+        """Whether that many are free now."""
+        return self.held + octets <= self._limit
+
+    def take(self, octets: int) -> bool:
+        """Take that many if they are free."""
+        if not self.has(octets):
+            return False
+        self.held += octets
+        return True
+
+    def give_back(self, octets: int) -> None:
+        """Octets taken are free again."""
+        self.held -= octets
+
+
+class Rate:
+    """A token bucket for each sender: *per_minute* messages, at once or spread; 0 is no limit.
+
+    :param clock: seconds.
+    :param most: senders remembered; the one unseen for longest is forgotten first.
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float], most: int = 10_000) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._most = most
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, sender: str) -> bool:
+        """Count one message of *sender*; False when it is one too many."""
+        if not self._per_minute:
+            return True
+        now = self._clock()
+        tokens, last = self._buckets.pop(sender, (float(self._per_minute), now))
+        tokens = min(float(self._per_minute), tokens + (now - last) * self._per_minute / 60)
+        allowed = tokens >= 1
+        self._buckets[sender] = (tokens - 1 if allowed else tokens, now)
+        if len(self._buckets) > self._most:
+            self._buckets.popitem(last=False)
+        return allowed
+
+
+def peer_address(peer: object) -> str:
+    """The address of a transport's peer as text, ``""`` for one without (a UNIX socket).
+
+    An IPv4 address behind an IPv6 socket is given as IPv4, so that it counts as one address with itself.
+    """
+    host = getattr(peer, "host", "")
+    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    return text[7:] if text.startswith("::ffff:") and "." in text else text
+
+
+def is_loopback(address: str) -> bool:
+    """Whether *address*, from :func:`peer_address`, cannot be anywhere but on this machine."""
+    if not address:
+        return True
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

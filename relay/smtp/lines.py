@@ -1,0 +1,326 @@
+"""The line layer of a session: what arrives, when it is read, and how the session ends (SMTP.md, "Framing").
+
+Twisted's :class:`~twisted.mail.smtp.ESMTP` answers out of order, runs what was sent before STARTTLS, and loses
+its place in long lines; DESIGN.md lists twelve such defects.  So this subclass keeps Twisted's interfaces
+(portal, IMessageDelivery, IMessage) and owns everything between them and the transport:
+
+* One command is in flight.  What arrives meanwhile waits in a buffer with a cap, and past it in the socket.
+* The buffer is read either for a line or, in DATA, for the end of the message; never for both.
+* Nothing is answered while the peer does not read.
+
+The commands are in :mod:`relay.smtp.session`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.mail.smtp import ESMTP, SMTPServerError
+from twisted.python.failure import Failure as TwistedFailure
+
+from relay import replies
+from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
+from relay.smtp.framing import DataReader
+from relay.smtp.limits import peer_address
+
+if TYPE_CHECKING:
+    from relay.smtp.factory import SubmissionFactory
+
+log = Logger()
+
+#: Octets kept of what a client pipelines behind a command in flight; past it the socket is not read.
+PIPELINE_BUFFER = 65_536
+#: Seconds that a peer has to take the last reply.
+FAREWELL = 5.0
+#: Octets of a client's stream read and dropped after the last reply, so that it can read the reply.
+FAREWELL_OCTETS = 1_048_576
+
+_TLS_HANDSHAKE = b"\x16\x03"
+#: Failures that say nothing against the client; the others count as errors of its session.
+_UNCOUNTED = frozenset([Reason.TOO_MANY_RECIPIENTS, Reason.MEMORY, Reason.RATE, Reason.TOO_BIG])
+
+#: What a command returns that cannot be answered at once.
+Work = Coroutine[Any, Any, None]
+
+
+class LineLayer(ESMTP):
+    """Reads lines and messages from the transport and runs them one at a time; a subclass knows what they mean."""
+
+    factory: SubmissionFactory
+    transport: Any
+
+    def __init__(self, factory: SubmissionFactory) -> None:
+        ESMTP.__init__(self)
+        self.factory = factory
+        self.host = factory.hostname
+        #: the client's address, "" on a UNIX socket
+        self.peer = ""
+        self._clock = factory.clock
+        self._limits = factory.limits
+        self._buffer = b""
+        self._data: DataReader | None = None  # the message that is being read
+        self._answer: Callable[[bytes], Work | None] | None = None  # takes the next line, instead of a command
+        self._busy = False  # a command is in flight
+        self._reading = False  # we are in _read
+        self._stalled = False  # the peer does not read
+        self._paused = False  # we do not read the socket
+        self._turned_away = False
+        self._closing = False
+        self._lost = False
+        self._farewell = 0  # octets since we said good-bye
+        self._idle: IDelayedCall | None = None
+        self._deadline: IDelayedCall | None = None
+        self._errors = 0
+        self._mail_refused = False
+
+    # What the commands are
+
+    def _run(self, line: bytes) -> Work | None:
+        """Run one command; what it returns is in flight."""
+        raise NotImplementedError
+
+    def _read_data(self, data: DataReader) -> None:
+        """Give the buffer to the message."""
+        raise NotImplementedError
+
+    def _abandon_data(self) -> None:
+        """The message will not come to its end."""
+        raise NotImplementedError
+
+    def _log_out(self) -> None:
+        """Forget who signed in."""
+        raise NotImplementedError
+
+    # The connection
+
+    def connectionMade(self) -> None:
+        """Greet, or turn away."""
+        self.peer = peer_address(self.transport.getPeer())
+        self._helo = None
+        self.startedTLS = ISSLTransport.providedBy(self.transport)
+        self.transport.registerProducer(self, True)
+        refusal = self.factory.opened(self, self.peer)
+        if refusal is not None:
+            self._turned_away = True
+            self._close(refusal)
+            return
+        self._send(replies.Reply(220, "", f"{self.factory.hostname.decode()} ESMTP"))
+        self._set_deadline(self._limits.greeting)
+        self._start_idle()
+
+    def connectionLost(self, reason: TwistedFailure = connectionDone) -> None:
+        """The connection has ended; a delivery in flight goes on, and its verdict stands."""
+        self._lost = True
+        self._stop_idle()
+        self._set_deadline(None)
+        self._buffer = b""
+        if self._data is not None:
+            self._abandon_data()
+        self._log_out()
+        if not self._busy:
+            self.factory.closed(self, self.peer, self._turned_away)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Octets from the client."""
+        if self._closing:
+            self._farewell += len(data)
+            if self._farewell > FAREWELL_OCTETS:
+                self.transport.abortConnection()
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        self._read()
+
+    def _read(self) -> None:
+        """Run what the buffer holds, one command after the other, as far as it goes."""
+        if self._reading:
+            return
+        self._reading = True
+        while self._buffer and not (self._busy or self._stalled or self._closing):
+            if self._data is not None:
+                self._read_data(self._data)
+            elif not self._read_line():
+                break
+        self._reading = False
+        self._throttle()
+
+    def _throttle(self) -> None:
+        """Read the socket only while there is room for what it brings."""
+        full = self._stalled or (self._busy and len(self._buffer) > PIPELINE_BUFFER)
+        if full == self._paused or self._lost or self._closing:
+            return
+        self._paused = full
+        if full:
+            self.transport.pauseProducing()
+        else:
+            self.transport.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full: the peer does not read (IPushProducer)."""
+        self._stalled = True
+        self._throttle()
+
+    def resumeProducing(self) -> None:
+        """The peer reads again (IPushProducer)."""
+        self._stalled = False
+        self._read()
+
+    def stopProducing(self) -> None:
+        """The transport is gone (IPushProducer)."""
+
+    # Time
+
+    def _start_idle(self) -> None:
+        """From now on silence counts."""
+        self._idle = self._clock.callLater(self._limits.idle, self._out_of_time)
+
+    def _stop_idle(self) -> None:
+        """Silence does not count while we have the floor."""
+        if self._idle is not None and self._idle.active():
+            self._idle.cancel()
+        self._idle = None
+
+    def _touch(self) -> None:
+        """The client said something whole."""
+        if self._idle is not None:
+            self._idle.reset(self._limits.idle)
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        """Whatever goes on now has to end in *seconds*; None takes that back."""
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self._clock.callLater(seconds, self._out_of_time)
+
+    def _out_of_time(self) -> None:
+        log.info("session of {peer} timed out", peer=self.peer)
+        if self._stalled:
+            self.transport.abortConnection()
+        else:
+            self._close(Reason.IDLE)
+
+    # Replies
+
+    def _send(self, reply: replies.Reply) -> None:
+        if not self._lost:
+            self.transport.write(reply.line())
+
+    def _ok(self, text: str = "OK", code: int = 250) -> None:
+        self._send(replies.Reply(code, "", text))
+
+    def _refuse(self, failure: Failure) -> None:
+        """Answer one command with a failure, and end the session that makes too many."""
+        self._send(replies.reply(failure))
+        # What follows a refused MAIL in a pipeline is refused with it, and is no further error.
+        if failure.reason in _UNCOUNTED or (self._mail_refused and failure.reason is Reason.BAD_SEQUENCE):
+            return
+        self._errors += 1
+        if self._errors >= self._limits.errors:
+            self._close(Reason.ABUSE, linger=True)
+
+    def _close(self, reason: Reason | None, linger: bool = False) -> None:
+        """Say why, and end the connection; a peer that does not take the reply is cut off.
+
+        :param linger: what the client still sends is read and dropped, so that it comes to read the reply.
+        """
+        if self._closing or self._lost:
+            return
+        self._closing = True
+        if self._data is not None:
+            self._abandon_data()
+        if reason is not None:
+            self._send(replies.reply(TemporaryFailure(reason)))
+        self._buffer = b""
+        self._stop_idle()
+        self._set_deadline(None)
+        self.transport.unregisterProducer()
+        if self._paused:
+            self.transport.resumeProducing()
+        if linger and not self.startedTLS and ITCPTransport.providedBy(self.transport):
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+        self._deadline = self._clock.callLater(FAREWELL, self.transport.abortConnection)
+
+    # Lines
+
+    def _read_line(self) -> bool:
+        """Run the first line of the buffer; False when it is not whole."""
+        end = self._buffer.find(b"\r\n")
+        most = self._limits.command_line if self._answer is None else self._limits.auth_line
+        if end < 0:
+            return self._check_half_line(most)
+        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
+        if self._answer is None and line[:5].upper() == b"AUTH ":
+            most = self._limits.auth_line
+        self._touch()
+        try:
+            if end + 2 > most:
+                raise PermanentFailure(Reason.BAD_LINE, "Line is too long")
+            work = self._answer(line) if self._answer is not None else self._run(line)
+        except Exception:
+            self._answer = None
+            self._failed(TwistedFailure())
+        else:
+            if work is not None:
+                self._start(work)
+        return True
+
+    def _check_half_line(self, most: int) -> bool:
+        """The line is not whole: it must not be too long already, nor the start of a TLS handshake."""
+        if self._buffer.startswith(_TLS_HANDSHAKE):
+            self._refuse(
+                PermanentFailure(Reason.BAD_LINE, "No implicit TLS here: connect in clear text, then STARTTLS")
+            )
+            self._close(None, linger=True)
+        elif len(self._buffer) > (self._limits.auth_line if self._buffer[:5].upper() == b"AUTH " else most):
+            self._refuse(PermanentFailure(Reason.BAD_LINE, "Line is too long"))
+            self._close(None, linger=True)
+        return False
+
+    def _start(self, work: Work) -> None:
+        """Put a command in flight: nothing else runs, and no clock ticks, until it is answered."""
+        self._busy = True
+        self._stop_idle()
+        Deferred.fromCoroutine(work).addErrback(self._failed).addCallback(self._finished)
+
+    def _failed(self, failure: TwistedFailure) -> None:
+        """A command failed: a refusal has its reply, anything else is ours."""
+        if isinstance(failure.value, Failure):
+            self._refuse(failure.value)
+        elif isinstance(failure.value, SMTPServerError):
+            self._send(replies.Reply(failure.value.code, "", words(failure.value.resp)))
+        else:
+            log.failure("a command of {peer} failed", failure, peer=self.peer)
+            self._send(replies.reply(TemporaryFailure(Reason.INTERNAL)))
+
+    def _finished(self, _: object) -> None:
+        """The command in flight has been answered."""
+        self._busy = False
+        if self._lost:
+            self.factory.closed(self, self.peer, self._turned_away)
+            return
+        if self.factory.draining and not self._closing:
+            self._close(Reason.SHUTDOWN)
+        if not self._closing:
+            self._start_idle()
+            self._read()
+
+    # Stopping
+
+    def stop(self) -> None:
+        """The relay stops: end the session now, or after what is in DATA or in flight."""
+        if not self._busy and self._data is None:
+            self._close(Reason.SHUTDOWN)
+
+    def cut_off(self) -> None:
+        """The time to stop is over."""
+        self.transport.abortConnection()
+
+
+def words(said: object) -> str:
+    """An embedder's words for a reply, which may be octets or text, on one line."""
+    return replies.one_line(said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said))
