@@ -15,6 +15,8 @@ from unittest import SkipTest
 
 from attrs import Factory, field, frozen
 
+from . import meant
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 #: Where ``.ci/run`` puts nodemailer.
@@ -40,12 +42,19 @@ class Client:
 
     :ivar name: as in ``wire/NAME.eml``.
     :ivar needs: a program or file that must exist, and the package that has it.
+    :ivar newline: what the platform gets for a line end of the HTML that the client was given as LF.
     :ivar command: from the job and the path of its file to the command that does it.
     """
 
     name: str
     needs: tuple[str, str]
     command: Callable[[Job, Path], Command] = field(repr=False)
+    newline: str = "\r\n"
+
+    @property
+    def html(self) -> str:
+        """The HTML of :mod:`.meant` as this client leaves it."""
+        return meant.HTML.replace("\n", self.newline)
 
     def send(self, path: Path) -> str:
         """Do the job in the file *path*; what the client printed.
@@ -253,12 +262,17 @@ NODEMAILER = Client(
     nodemailer,
 )
 PHPMAILER = Client(
-    "phpmailer", ("/usr/share/php/libphp-phpmailer/autoload.php", "Debian libphp-phpmailer and php-cli"), phpmailer
+    "phpmailer",
+    ("/usr/share/php/libphp-phpmailer/autoload.php", "Debian libphp-phpmailer and php-cli"),
+    phpmailer,
+    "\n",
 )
-RUBY = Client("ruby", ("/usr/share/doc/ruby-mail", "Debian ruby-mail"), ruby)
+# Ruby's mail 2.7 damages its input: in quoted-printable it makes the LF of a body CR LF, encodes the CR as "=0D",
+# and ends the line with a CR LF of its own.  A browser shows the same.
+RUBY = Client("ruby", ("/usr/share/doc/ruby-mail", "Debian ruby-mail"), ruby, "\r\r\n")
 GO = Client("go", ("go", "Debian golang-go"), go)
-SWAKS = Client("swaks", ("swaks", "Debian swaks"), swaks)
-CURL = Client("curl", ("curl", "Debian curl"), curl)
+SWAKS = Client("swaks", ("swaks", "Debian swaks"), swaks, "\n")
+CURL = Client("curl", ("curl", "Debian curl"), curl, "\n")
 CURL_FILE = Client("curl-file", ("curl", "Debian curl"), curl_file)
 MSMTP = Client("msmtp", ("msmtp", "Debian msmtp"), msmtp)
 
