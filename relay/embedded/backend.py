@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 from sqlalchemy.exc import DatabaseError, OperationalError
 from twisted.internet.defer import Deferred
 from twisted.web.server import Site
@@ -17,8 +17,9 @@ from twisted.web.server import Site
 from relay.embedded import accounts, schema
 from relay.embedded.api import Platform, Render, api
 from relay.embedded.database import Database, Executor, Threads, change, open_sqlite
+from relay.embedded.pages import Frontend, Hint, pages
 from relay.embedded.render import Renderer
-from relay.embedded.resource import LARGEST_REQUEST, Endpoint, site
+from relay.embedded.resource import LARGEST_REQUEST, site
 from relay.errors import ConfigError
 
 #: The files under the data folder.
@@ -27,18 +28,6 @@ KEY_FILE = "api-key"
 
 #: Crockford's base 32: no letters that look like digits.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-
-
-@frozen
-class Hint:
-    """How a first message is sent, for the page that has none yet.
-
-    :ivar tls: whether the SMTP side offers STARTTLS.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 2525
-    tls: bool = True
 
 
 def new_id() -> str:
@@ -94,8 +83,7 @@ class Backend:
 
         :param largest: bound of a request's body, in bytes.
         """
-        root = Endpoint()
-        root.isLeaf = False
+        root = pages(Frontend(self._platform, self.key_file, lambda: self.hint))
         root.putChild(b"api", api(self._platform))
         return site(root, self._reactor, largest)
 
