@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, cast
 
 from attrs import define, field, frozen
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet._sslverify import IOpenSSLTrustRoot
@@ -41,9 +43,27 @@ class Client(HTTPClient):
         super().__init__(Unencoded(agent), cookiejar=no_cookies, data_to_body_producer=Content)
         self._pool = pool
 
+    def request(self, method: str, url: Any, **options: Any) -> Deferred[Any]:
+        """As :meth:`treq.client.HTTPClient.request`, on a URL that is in its final form, as text."""
+        return super().request(method, prepared(url) if isinstance(url, str) else url, **options)
+
     def close(self) -> None:
         """Close the connections that are idle now, and each other one when its answer is there."""
         self._pool.close()
+
+
+class PreparedURL(EncodedURL):
+    """A URL that treq need not encode: it would do so for each request, and fails on an IPv6 address."""
+
+    def to_uri(self) -> PreparedURL:
+        """This one."""
+        return self
+
+
+@lru_cache(maxsize=64)
+def prepared(url: str) -> PreparedURL:
+    """*url*, ASCII and percent-encoded already."""
+    return cast("PreparedURL", PreparedURL.from_text(url))
 
 
 def make_client(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from hyperlink import EncodedURL, URLParseError
+from twisted.internet.abstract import isIPv6Address
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
@@ -174,7 +175,9 @@ def base_url(url: str) -> EncodedURL:
     :raises ConfigError: it is something else.
     """
     try:
-        parsed = EncodedURL.from_text(url.strip()).to_uri()
+        parsed = EncodedURL.from_text(url.strip())
+        if not isIPv6Address(parsed.host):  # hyperlink would encode it as a name, and fail
+            parsed = parsed.to_uri()
     except (URLParseError, ValueError) as error:
         raise ConfigError([f"backend: {url!r} is not a URL: {error}"]) from None
     if parsed.scheme not in ("http", "https") or not parsed.host:

@@ -247,10 +247,16 @@ class _Kept:
     async def _request(self, request: Request) -> IResponse:
         try:
             return await self._connection.request(request)
-        except (RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived) as stale:
-            if not _repeatable(request) or _cancelled(stale):
+        except (RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived) as error:
+            if not _repeatable(request) or _cancelled(error):
                 raise
-        connection = await self._connect()
+            stale = error
+        try:
+            connection = await self._connect()
+        except Exception:
+            if isinstance(stale, RequestNotSent):
+                raise
+            raise stale from None  # the first attempt may have arrived
         return await connection.request(request)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import field, frozen
-from twisted.internet.defer import fail, succeed
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.test import iosim
@@ -110,23 +110,24 @@ class RawConnection(Protocol):
 
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
-@frozen
+@define
 class InMemory:
     """Connects every URL to one :class:`RawPlatform`.
 
-    :ivar uris: the URLs that were asked for, scheme included.
+    :ivar waiting: what the next attempts to connect wait for, in place of a connection.
     """
 
     platform: RawPlatform
-    uris: list[bytes] = field(factory=list)
+    waiting: Deferred[Any] | None = None
 
-    def endpointForURI(self, uri: Any) -> InMemory:
-        self.uris.append(uri.toBytes())
+    def endpointForURI(self, uri: object) -> InMemory:
         return self
 
     def connect(self, factory: Any) -> Any:
         if self.platform.failure is not None:
             return fail(self.platform.failure)
+        if self.waiting is not None:
+            return self.waiting
         client, server = factory.buildProtocol(None), self.platform.buildProtocol(None)
         sides = server, iosim.makeFakeServer(server), client, iosim.makeFakeClient(client)
         self.platform.pumps.append(iosim.connect(*sides))

@@ -146,8 +146,8 @@ class RetryAfterTests(SynchronousTestCase):
 
     def test_clamped(self) -> None:
         """Negative, nought and endless ones become one second and the longest allowed."""
-        for given, seconds in (("-5", 1.0), ("0", 1.0), ("1000000000", 3600.0), ("9" * 9000, 3600.0)):
-            self.assert_wait(given, seconds)
+        for wait, seconds in (("-5", 1.0), ("0", 1.0), ("1000000000", 3600.0), ("9" * 9000, 3600.0)):
+            self.assert_wait(wait, seconds)
 
     def test_date(self) -> None:
         """A date is a wait from the answer's own Date, or from now where there is none."""
@@ -161,8 +161,8 @@ class RetryAfterTests(SynchronousTestCase):
 
     def test_nonsense(self) -> None:
         """What is neither is as if it were not there."""
-        for given in ("", "soon", "1e9", "nan", "inf", "12 s", "99 Foo 2001 99:99:99 GMT", "\u0663"):
-            self.assert_wait(given, None)
+        for nonsense in ("", "soon", "1e9", "nan", "inf", "12 s", "99 Foo 2001 99:99:99 GMT", "\u0663"):
+            self.assert_wait(nonsense, None)
 
     @settings(max_examples=100)
     @given(st.text(max_size=60))

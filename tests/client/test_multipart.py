@@ -38,9 +38,7 @@ class EncodeTests(SynchronousTestCase):
     def test_order(self) -> None:
         """The payload is first, and each file stands behind its own metadata."""
         found = [name(part) for part in fields(PDF, TEXT)]
-        self.assertEqual(
-            found, ["payload", "attachment_metadata", "attachment", "attachment_metadata", "attachment"]
-        )
+        self.assertEqual(found, ["payload", "attachment_metadata", "attachment", "attachment_metadata", "attachment"])
 
     def test_content(self) -> None:
         """The payload is the JSON of a plain submission; metadata and bytes of a file arrive as they were."""
