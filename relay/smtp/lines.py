@@ -249,18 +249,19 @@ class LineLayer(ESMTP):
 
     def _read_line(self) -> bool:
         """Run the first line of the buffer; False when it is not whole."""
+        if self._buffer.startswith(_TLS_HANDSHAKE):
+            self._give_up("No implicit TLS here: connect in clear text, then STARTTLS")
+            return False
         end = self._buffer.find(b"\r\n")
-        most = self._limits.command_line if self._answer is None else self._limits.auth_line
+        if (len(self._buffer) if end < 0 else end + 2) > self._longest_line():
+            self._give_up("Line is too long")
+            return False
         if end < 0:
-            return self._check_half_line(most)
+            return False
         line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
-        if self._answer is None and line[:5].upper() == b"AUTH ":
-            most = self._limits.auth_line
         self._touch()
         try:
-            if end + 2 > most:
-                raise PermanentFailure(Reason.BAD_LINE, "Line is too long")
-            work = self._answer(line) if self._answer is not None else self._run(line)
+            work = self._run(line) if self._answer is None else self._answer(line)
         except Exception:
             self._answer = None
             self._failed(TwistedFailure())
@@ -269,17 +270,15 @@ class LineLayer(ESMTP):
                 self._start(work)
         return True
 
-    def _check_half_line(self, most: int) -> bool:
-        """The line is not whole: it must not be too long already, nor the start of a TLS handshake."""
-        if self._buffer.startswith(_TLS_HANDSHAKE):
-            self._refuse(
-                PermanentFailure(Reason.BAD_LINE, "No implicit TLS here: connect in clear text, then STARTTLS")
-            )
-            self._close(None, linger=True)
-        elif len(self._buffer) > (self._limits.auth_line if self._buffer[:5].upper() == b"AUTH " else most):
-            self._refuse(PermanentFailure(Reason.BAD_LINE, "Line is too long"))
-            self._close(None, linger=True)
-        return False
+    def _longest_line(self) -> int:
+        """Most octets of the line at the head of the buffer, CR LF included."""
+        exchange = self._answer is not None or self._buffer[:5].upper() == b"AUTH "
+        return self._limits.auth_line if exchange else self._limits.command_line
+
+    def _give_up(self, text: str) -> None:
+        """This is not SMTP, or has no end: say so once, and end the connection."""
+        self._refuse(PermanentFailure(Reason.BAD_LINE, text))
+        self._close(None, linger=True)
 
     def _start(self, work: Work) -> None:
         """Put a command in flight: nothing else runs, and no clock ticks, until it is answered."""
