@@ -47,6 +47,7 @@ class RawPlatform(ServerFactory):
     :ivar requests: what came, in order.
     :ivar connections: every connection that was made, open or not.
     :ivar failure: in memory, an exception that each attempt to connect fails with.
+    :ivar connection: the class of the platform's side, for one that behaves worse than bytes can.
     """
 
     noisy = False
@@ -57,9 +58,10 @@ class RawPlatform(ServerFactory):
         self.connections: list[RawConnection] = []
         self.failure: Exception | None = None
         self.pumps: list[iosim.IOPump] = []
+        self.connection: type[RawConnection] = RawConnection
 
     def buildProtocol(self, addr: object) -> RawConnection:
-        connection = RawConnection(self)
+        connection = self.connection(self)
         self.connections.append(connection)
         return connection
 
