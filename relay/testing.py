@@ -9,9 +9,11 @@ from twisted.cred.portal import Portal
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ITLSTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure as TwistedFailure
+from zope.interface import implementer
 
 from relay.errors import Failure, PermanentFailure, Reason
 from relay.pipeline import Pipeline
@@ -69,17 +71,42 @@ class FakePlatform:
         self.held.pop(place).callback(None)
 
 
+@implementer(ITLSTransport)
 class Transport(StringTransport):
-    """A transport that remembers that it was aborted, and takes a producer at any time."""
+    """A transport that remembers that it was aborted, and that TLS was started; octets are never encrypted."""
 
     def __init__(self, address: str = "127.0.0.1") -> None:
-        super().__init__(peerAddress=IPv4Address("TCP", address, 40000))
+        StringTransport.__init__(self, peerAddress=IPv4Address("TCP", address, 40000))
         self.aborted = False
+        self.tls: object = None
+        self.write_closed = False
+
+    def loseWriteConnection(self) -> None:
+        """The other end reads to the end; it may still send."""
+        self.write_closed = True
+
+    def getTcpNoDelay(self) -> bool:
+        """See ITCPTransport."""
+        return False
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """See ITCPTransport."""
+
+    def getTcpKeepAlive(self) -> bool:
+        """See ITCPTransport."""
+        return False
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """See ITCPTransport."""
+
+    def startTLS(self, contextFactory: object) -> None:
+        """From now on everything counts as encrypted."""
+        self.tls = contextFactory
 
     def abortConnection(self) -> None:
         """Cut off."""
         self.aborted = True
-        super().abortConnection()
+        StringTransport.abortConnection(self)
 
 
 class Dialogue:
@@ -96,7 +123,7 @@ class Dialogue:
         one_octet_at_a_time: bool = False,
     ) -> None:
         self.transport = Transport(address)
-        self.session = factory.buildProtocol(self.transport.getPeer())
+        self.session = factory.buildProtocol(None)
         self.session.factory = factory
         self._split = one_octet_at_a_time
         self._gone = False
@@ -105,9 +132,9 @@ class Dialogue:
 
     def read(self) -> list[str]:
         """The lines that the relay has sent since the last call."""
-        octets = self.transport.value()
-        self.transport.clear()
-        return octets.decode().splitlines()
+        octets = StringTransport.value(self.transport)
+        StringTransport.clear(self.transport)
+        return bytes(octets).decode().splitlines()
 
     def send(self, octets: bytes | str) -> list[str]:
         """Send octets as they are; the lines that come back."""
@@ -149,7 +176,7 @@ class Dialogue:
     @property
     def closed(self) -> bool:
         """Whether the relay has ended the connection."""
-        return self.transport.disconnecting or self.transport.aborted
+        return self.transport.disconnecting or self.transport.aborted or self.transport.write_closed
 
 
 def make_message(body: str = "<p>Hello</p>", key: str | None = KEY, **headers: str) -> str:

@@ -70,6 +70,7 @@ class LineLayer(ESMTP):
         self._stalled = False  # the peer does not read
         self._paused = False  # we do not read the socket
         self._turned_away = False
+        self._handshaking = False  # STARTTLS was answered, and nothing has come in TLS yet
         self._closing = False
         self._lost = False
         self._farewell = 0  # octets since we said good-bye
@@ -132,6 +133,7 @@ class LineLayer(ESMTP):
             if self._farewell > FAREWELL_OCTETS:
                 self.transport.abortConnection()
             return
+        self._handshaking = False
         self._buffer = self._buffer + data if self._buffer else data
         self._read()
 
@@ -197,7 +199,7 @@ class LineLayer(ESMTP):
 
     def _out_of_time(self) -> None:
         log.info("session of {peer} timed out", peer=self.peer)
-        if self._stalled:
+        if self._stalled or self._handshaking:
             self.transport.abortConnection()
         else:
             self._close(Reason.IDLE)

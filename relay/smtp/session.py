@@ -141,7 +141,7 @@ class Session(LineLayer):
         self._helo = None
         self._extended = False
         self._set_deadline(self._limits.greeting)
-        self.startedTLS = True
+        self.startedTLS = self._handshaking = True
         self.transport.startTLS(context)
 
     def _is_private(self) -> bool:
