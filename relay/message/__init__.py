@@ -40,7 +40,7 @@ def parse(content: bytes, *, policy: Content = _CONTENT, limits: Limits = _LIMIT
         subject=subject,
         body=html,
         to_names=_to_names(fields),
-        reply_to=_reply_to(fields),
+        reply_to=addresses.reply_to(headers.single_text(fields, "Reply-To")),
         tag=headers.decoded(fields, "X-Transactional-Tag"),
         route=headers.decoded(fields, "X-Transactional-Route"),
         template=template,
@@ -69,8 +69,7 @@ def _header(content: bytes, limits: Limits) -> tuple[Fields, int]:
 
 def _sender(fields: Fields, template: str) -> addresses.Mailbox:
     """From, which a message with a template may leave out."""
-    value = headers.single(fields, "From")
-    raw = "" if value is None else headers.text(value)
+    raw = headers.single_text(fields, "From")
     if raw:
         return addresses.sender(raw)
     if template:
@@ -82,10 +81,6 @@ def _to_names(fields: Fields) -> tuple[tuple[str, str], ...]:
     return addresses.to_names(", ".join(map(headers.text, fields.get(b"to", ()))))
 
 
-def _reply_to(fields: Fields) -> str:
-    return headers.decoded(fields, "Reply-To")
-
-
 def _api_key(fields: Fields) -> str | None:
     """X-Auth-APIKey.  Mailers fold and encode what they do not understand: a key that was is not what was meant.
 
@@ -95,7 +90,7 @@ def _api_key(fields: Fields) -> str | None:
     if values is None:
         return None
     key = values[0].strip()
-    if len(values) > 1 or b"\n" in key or words.WORD.search(key.decode("latin-1")) or not _KEY.fullmatch(key):
+    if len(values) > 1 or b"\n" in values[0] or words.WORD.search(key.decode("latin-1")) or not _KEY.fullmatch(key):
         raise PermanentFailure(
             Reason.BAD_MESSAGE, "X-Auth-APIKey must stand once, on one line, in printable ASCII and not encoded"
         )

@@ -29,12 +29,17 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_UNSAFE = re.compile(r'[,;:<>()@"\\\[\]]')
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ADDRESS = re.compile(r"""[^\s@<>(),;:"]+ @ [^\s@<>(),;:"\[\]]+ | "[^"\x00-\x1f\x7f]+" @ [^\s@<>(),;:"\[\]]+
                        | [^\s@<>(),;:"]+ @ \[[^\s@<>(),;"\[\]]+\]""", re.VERBOSE)  # fmt: skip
 
 #: RFC 5321 section 4.5.3.1: 64 octets, an at sign, 255 octets.
 _LONGEST_ADDRESS = 320
+
+
+#: What most headers are, read at once: ``Jane Doe <jane@example.com>``.
+_PLAIN = re.compile(r"([\w .'!#$%&*+/?^`{|}~-]*)<([\w.!#$%&'*+/=?^`{|}~-]+@[\w.-]+)>")
 
 
 class Mailbox(NamedTuple):
@@ -56,15 +61,29 @@ def mailboxes(text: str) -> Iterator[Mailbox]:
 
     :param text: the unfolded value, encoded words not decoded.
     """
+    plain = _PLAIN.fullmatch(text)
+    if plain is not None:
+        yield Mailbox(words.clean(plain[1]), plain[2])
+        return
     for entry in _entries(text):
         mailbox = _mailbox(entry)
         if mailbox != ("", ""):
-            yield mailbox
+            yield mailbox if mailbox.address or "@" not in mailbox.name else _decoded_whole(mailbox)
 
 
 def to_names(text: str) -> tuple[tuple[str, str], ...]:
     """(address, name) of the first :data:`MOST_MAILBOXES` mailboxes of a To header."""
     return tuple((address, name) for name, address in itertools.islice(mailboxes(text), MOST_MAILBOXES))
+
+
+def reply_to(text: str) -> str:
+    """A Reply-To header, whole and decoded; a name that encoding made safe is quoted instead."""
+    if "=?" not in text:
+        return words.clean(text)
+    found = list(itertools.islice(mailboxes(text), MOST_MAILBOXES))
+    if all(mailbox.address for mailbox in found):
+        return ", ".join(map(_written, found))
+    return _text(text)
 
 
 def sender(text: str) -> Mailbox:
@@ -84,6 +103,24 @@ def sender(text: str) -> Mailbox:
     raise PermanentFailure(Reason.BAD_MESSAGE, "From has no valid address, write it as Name <local@domain>")
 
 
+def _decoded_whole(mailbox: Mailbox) -> Mailbox:
+    """A mailbox of which the client encoded name, brackets and address as one, as Python's MIMEText does.
+
+    It stays one: what decodes to several is a name.
+    """
+    inner = [_mailbox(entry) for entry in _entries(mailbox.name)]
+    return inner[0] if len(inner) == 1 and inner[0].address else mailbox
+
+
+def _written(mailbox: Mailbox) -> str:
+    name, address = mailbox
+    if not name:
+        return address
+    if _UNSAFE.search(name):
+        name = '"{}"'.format(name.replace("\\", "\\\\").replace('"', '\\"'))
+    return f"{name} <{address}>"
+
+
 def _entries(text: str) -> Iterator[list[Token]]:
     """The tokens of each mailbox.
 
@@ -92,9 +129,8 @@ def _entries(text: str) -> Iterator[list[Token]]:
     """
     last_semicolon = text.rfind(";")
     entry: list[Token] = []
-    position = 0
     for position, token in _tokens(text):
-        if token == (("special", ":")) and position < last_semicolon:
+        if token == ("special", ":") and position < last_semicolon:
             entry = []
         elif token == ("special", ",") or token == ("special", ";"):
             yield entry

@@ -119,10 +119,19 @@ def single(fields: Fields, name: str) -> bytes | None:
     return values[0]
 
 
-def decoded(fields: Fields, name: str) -> str:
-    """The text of a header that may stand only once, decoded and clean; ``""`` without one.
+def single_text(fields: Fields, name: str) -> str:
+    """The text of a header that may stand only once, not decoded; ``""`` without one.
 
     :raises PermanentFailure: there are two.
     """
     value = single(fields, name)
-    return "" if value is None else words.clean(words.decode(text(value, len(name) + 1)))
+    return "" if value is None else text(value, len(name) + 1)
+
+
+def decoded(fields: Fields, name: str) -> str:
+    """The same, decoded and clean.
+
+    :raises PermanentFailure: there are two.
+    """
+    raw = single_text(fields, name)
+    return words.clean(words.decode(raw)) if raw else ""

@@ -6,43 +6,75 @@ import re
 from collections.abc import Iterator
 from html import escape
 
-#: A link as people write it; with Jinja2 expressions in it where the text is a template.
+#: A link as people write it; in a template also one with expressions in it.
 _LINK = re.compile(r"(?:https?://|mailto:)[^\s<>\"{}]+", re.IGNORECASE)
-_TEMPLATE_LINK = re.compile(r"(?:https?://|mailto:)(?:[^\s<>\"{}]|\{\{[^{}\"<>&]*\}\})+", re.IGNORECASE)
+_TEMPLATE_LINK = re.compile(r"(?:https?://|mailto:)(?:[^\s<>\"{}]|\{\{[^{}<>\"]+\}\})+", re.IGNORECASE)
+_EXPRESSION = re.compile(r"(\{\{[^{}]+\}\})")
+
+#: Where data ends in a template: a link, or what opens a tag.
+_LINK_OR_TAG = re.compile(rf"{_TEMPLATE_LINK.pattern}|\{{[{{%#]", re.IGNORECASE)
+_CLOSING = {"{{": "}}", "{%": "%}", "{#": "#}"}
 
 #: What ends a sentence, not a link.
 _PUNCTUATION = ".,;:!?'*_"
-
-_TAG = re.compile(r"\{[{%#]")
-_CLOSING = {"{{": "}}", "{%": "%}", "{#": "#}"}
 
 
 def to_html(text: str, *, templated: bool = False) -> str:
     """*text* as an HTML document.
 
-    :param templated: keep what Jinja2 would read as a tag as it is; only the data between tags is escaped.
+    :param templated: what Jinja2 reads as a tag stays as it is; only the data between tags is escaped.
     """
-    pieces = []
-    for piece, is_tag in _pieces(text) if templated else ((text, False),):
-        pieces.append(piece if is_tag else _data(piece))
+    pieces = _template_pieces(text) if templated else _pieces(text)
     return f"<!DOCTYPE html>\r\n<html><body>\r\n{''.join(pieces)}\r\n</body></html>\r\n"
 
 
-def _data(text: str) -> str:
-    """Text between tags: links made, the rest escaped, every line end with a break before it."""
-    pieces: list[str] = []
+def _pieces(text: str) -> Iterator[str]:
+    """The HTML of plain text, piece by piece."""
     position = 0
     for match in _LINK.finditer(text):
         link = _trimmed(match[0])
-        pieces += escape(text[position : match.start()]), f'<a href="{escape(link)}">{escape(link)}</a>'
+        yield _data(text[position : match.start()])
+        yield _anchor(link)
         position = match.start() + len(link)
-    pieces.append(escape(text[position:]))
-    return _spaced("".join(pieces))
+    yield _data(text[position:])
 
 
-def _spaced(html: str) -> str:
-    """Line breaks as ``<br>``; of two spaces one does not collapse, so that columns stay columns."""
-    return html.replace("  ", "&nbsp; ").replace("\r\n", "\n").replace("\n", "<br>\r\n")
+def _template_pieces(text: str) -> Iterator[str]:
+    """The same of a template.  A tag that is never closed is data; its closing is looked for once, not from each."""
+    position = start = 0
+    unclosed: set[str] = set()
+    while (match := _LINK_OR_TAG.search(text, start)) is not None:
+        found, start = match[0], match.end()
+        closing = _CLOSING.get(found)
+        if closing is None:
+            found = _trimmed(found)
+            end, html = match.start() + len(found), _anchor(found)
+        else:
+            end = -1 if found in unclosed else text.find(closing, start)
+            if end < 0:
+                unclosed.add(found)
+                continue
+            end += len(closing)
+            html = text[match.start() : end]
+        yield _data(text[position : match.start()])
+        yield html
+        position = start = end
+    yield _data(text[position:])
+
+
+def _data(text: str) -> str:
+    """Text that is no link: every line end has a break before it, and columns made of spaces do not collapse."""
+    html = escape(text).replace("\r\n", "\n").replace("\n", "<br>\r\n")
+    if "  " in html:
+        html = html.replace("  ", "&nbsp; ").replace("  ", "&nbsp; ")
+    return html
+
+
+def _anchor(link: str) -> str:
+    target = "".join(
+        piece if place % 2 else escape(piece) for place, piece in enumerate(_EXPRESSION.split(link))
+    )  # fmt: skip
+    return f'<a href="{target}">{target}</a>'
 
 
 def _trimmed(link: str) -> str:
@@ -51,21 +83,3 @@ def _trimmed(link: str) -> str:
     if link.endswith(")") and "(" not in link:
         link = link.rstrip(")").rstrip(_PUNCTUATION)
     return link
-
-
-def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """*text* cut into data and Jinja2 tags; what is never closed is data.  Each with whether it is a tag."""
-    position = 0
-    unclosed: set[str] = set()
-    start = 0
-    while (match := _TAG.search(text, start)) is not None:
-        opening = match[0]
-        end = -1 if opening in unclosed else text.find(_CLOSING[opening], match.end())
-        if end < 0:
-            unclosed.add(opening)
-            start = match.end()
-            continue
-        yield text[position : match.start()], False
-        start = position = end + 2
-        yield text[match.start() : position], True
-    yield text[position:], False

@@ -13,6 +13,12 @@ from relay.message import headers, words
 
 NAME = "X-Transactional-Variables"
 
+#: Octets of the header's first line that are not value.
+_BEFORE = len(NAME) + 1
+
+#: Python's EmailMessage adds a space where it folds before an encoded word, beside the one that is text.
+_PYTHON_FOLD = re.compile(rb"(\?=)?(?:[ \t]\r?\n[ \t]|\r?\n[ \t]{2})=\?")
+
 #: Digits that no double needs more of: an integer with more is out of its range (RFC 8259 section 6).
 _LONGEST_INTEGER = 310
 
@@ -34,23 +40,31 @@ def parse(values: Iterable[bytes], *, deepest: int) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for value in values:
-        merged.update(_object(headers.text(value, len(NAME) + 1), deepest))
+        merged.update(_object(value, deepest))
     return merged
 
 
-def _object(text: str, deepest: int) -> dict[str, Any]:
+def _object(value: bytes, deepest: int) -> dict[str, Any]:
     """One header's object.
 
-    What is JSON as it stands is taken as it stands: ``=?`` within one of its strings is no encoded word.
+    JSON may hold text that looks like an encoded word, and mailers encode words in the middle of JSON.  So those that
+    stand by themselves are decoded first, as mailers write them, and the others only where that is no JSON yet.
     """
-    if not text:
-        return {}
-    if "=?" in text:
+    if b"=?" not in value:
+        text = headers.text(value, _BEFORE)
+        return _loads(text, deepest) if text else {}
+    text = headers.text(_PYTHON_FOLD.sub(_without_python_fold, value), _BEFORE)
+    for reading in (words.decode_separate(text), words.decode(text)):
         try:
-            return _loads(text, deepest)
-        except PermanentFailure:
-            text = words.decode(text)
-    return _loads(text, deepest)
+            return _loads(reading, deepest)
+        except PermanentFailure as failure:
+            refusal = failure
+    raise refusal
+
+
+def _without_python_fold(match: re.Match[bytes]) -> bytes:
+    # Between two words white space is no text (RFC 2047 section 6.2), unless it is a word itself.
+    return b"?= =?utf-8?q?_?= =?" if match[1] else b" =?"
 
 
 def _loads(text: str, deepest: int) -> dict[str, Any]:
@@ -59,43 +73,57 @@ def _loads(text: str, deepest: int) -> dict[str, Any]:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise _refused(f"{error.msg} at column {error.pos + 1}") from None
-    except ValueError as error:
-        raise _refused(str(error)) from None
+        raise _refused(error.msg, error.pos) from None
+    except _NumberError as error:
+        raise _refused(error.why, _blanked(text).find(error.literal)) from None
     if not isinstance(value, dict):
-        raise _refused(f"it is {_KINDS.get(type(value), 'null')}; send an object at column 1")
+        raise _refused(f"it is {_KINDS.get(type(value), 'null')}", 0)
     return value
 
 
 def _check_depth(text: str, deepest: int) -> None:
     """Refuse nesting before ``json`` recurses into it."""
     depth = 0
-    # Strings are blanked, not removed, so that columns stay right.
-    for bracket in _BRACKET.finditer(_STRING.sub(lambda string: " " * len(string[0]), text)):
+    for bracket in _BRACKET.finditer(_blanked(text)):
         depth += 1 if bracket[0] in "[{" else -1
         if depth > deepest:
-            raise _refused(f"nested deeper than {deepest} levels at column {bracket.start() + 1}")
+            raise _refused(f"nested deeper than {deepest} levels", bracket.start())
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > _LONGEST_INTEGER or math.isinf(_float(digits)):
-        raise ValueError(f"the number {digits[:20]}… is too large")
-    return int(digits)
+def _blanked(text: str) -> str:
+    """*text* with spaces for its strings: what is left is syntax, where it was."""
+    return _STRING.sub(lambda string: " " * len(string[0]), text)
 
 
-def _float(digits: str) -> float:
-    value = float(digits)
+class _NumberError(Exception):
+    """A number that JSON or a double cannot hold."""
+
+    def __init__(self, literal: str, why: str) -> None:
+        super().__init__(literal)
+        self.literal = literal
+        self.why = why
+
+
+def _integer(literal: str) -> int:
+    if len(literal) > _LONGEST_INTEGER:
+        raise _NumberError(literal, "a number is too large")
+    _float(literal)
+    return int(literal)
+
+
+def _float(literal: str) -> float:
+    value = float(literal)
     if math.isinf(value):
-        raise ValueError(f"the number {digits[:20]} is too large")
+        raise _NumberError(literal, "a number is too large")
     return value
 
 
 def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise _NumberError(name, f"{name} is no JSON")
 
 
-def _refused(why: str) -> PermanentFailure:
-    return PermanentFailure(Reason.BAD_VARIABLES, f"{NAME} is not a JSON object: {why}")
+def _refused(why: str, position: int) -> PermanentFailure:
+    return PermanentFailure(Reason.BAD_VARIABLES, f"{NAME} is not a JSON object: {why} at column {position + 1}")
 
 
 _DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_constant)

@@ -17,6 +17,8 @@ PATTERN = r"=\?[^?\s]{1,75}\?[bBqQ]\?[^?]*\?="
 #: Words with nothing but white space between them, which is no part of the text (RFC 2047 section 6.2).
 _ADJACENT = re.compile(rf"{PATTERN}(?:\s*{PATTERN})*")
 
+_SEPARATE = re.compile(rf"(?<!\S){_ADJACENT.pattern}(?!\S)")
+
 #: C0, DEL, C1, line and paragraph separators, and what overrides the direction of text (MESSAGE.md).
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
@@ -24,6 +26,14 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 def decode(text: str) -> str:
     """*text* with its encoded words decoded; broken ones stay as they are."""
     return _ADJACENT.sub(_run, text) if "=?" in text else text
+
+
+def decode_separate(text: str) -> str:
+    """*text* with those encoded words decoded that stand by themselves, between white space or at an end.
+
+    All that a mailer makes do (RFC 2047 section 5); what looks like one within a token may be text.
+    """
+    return _SEPARATE.sub(_run, text)
 
 
 def clean(text: str) -> str:
