@@ -197,9 +197,12 @@ class Pipeline:
             return envelope.account
         try:
             return await self.account(message.api_key, envelope.peer)
-        except PermanentFailure as failure:
-            if failure.reason is Reason.BAD_KEY:  # 535 is for AUTH alone
+        except Failure as failure:
+            # 535 and 454 are replies to AUTH alone (RFC 4954 section 6).
+            if failure.reason is Reason.BAD_KEY:
                 raise PermanentFailure(Reason.KEY_REFUSED, failure.text) from None
+            if failure.reason is Reason.AUTH_UNAVAILABLE:
+                raise TemporaryFailure(Reason.UNREACHABLE) from None
             raise
 
     async def _post_all(self, routed: _Routed) -> tuple[Outcome, ...]:
