@@ -105,6 +105,11 @@ class PipelineTests(SynchronousTestCase):
         self.assertEqual(self.reason(make_message(key="wrong-key")), Reason.KEY_REFUSED)
         self.assertTrue(self.records[-1].verdict.startswith("554 5.7.8"))
 
+    def test_key_that_cannot_be_checked(self) -> None:
+        """A key in a message that nobody can check now is 451, not the 454 of AUTH."""
+        self.platform.down = TemporaryFailure(Reason.AUTH_UNAVAILABLE)
+        self.assertEqual(self.reason(), Reason.UNREACHABLE)
+
     def test_key_refused_at_the_post(self) -> None:
         """A key that the platform refuses is forgotten."""
         self.platform.verdicts = {"a@x.example": PermanentFailure(Reason.KEY_REFUSED)}
