@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
 import math
 import os
 import re
@@ -466,7 +467,27 @@ def _shown(raw: Any, *, quote: bool = True) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-# --- for the documents
+# --- for people
+
+
+def effective(config: Config) -> str:
+    """Every key with its value and where it came from, as TOML."""
+    lines = []
+    table = ""
+    for key in KEYS:
+        if key.path != key.name and key.path.partition(".")[0] != table:
+            table = key.path.partition(".")[0]
+            lines.append(f"\n[{table}]")
+        value = getattr(getattr(config, key.group) if key.group else config, key.name)
+        source = config.sources.get(key.path, "default")
+        lines.append(f"{key.name} = {_toml(value)}  # {source}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 @frozen

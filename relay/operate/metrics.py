@@ -96,9 +96,9 @@ class Metrics:
         """The platform answered with *status*, or why it did not."""
         self._answers.labels(status).inc()
 
-    def certificate_expires(self, when: float) -> None:
-        """The certificate in use ends at *when*, seconds since the epoch."""
-        self._certificate.set(when)
+    def watch_certificate(self, not_after: Callable[[], float]) -> None:
+        """Ask *not_after* when the certificate in use ends, seconds since the epoch."""
+        self._certificate.set_function(not_after)
 
     def exposition(self, accept: str = "") -> tuple[bytes, bytes]:
         """All of it as text.

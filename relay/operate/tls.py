@@ -203,7 +203,6 @@ class Certificates:
         self._looked = clock.seconds()
         self._stamps = self._stat()
         self._pair = load(certificate, private_key)
-        self.warn()
 
     @property
     def not_after(self) -> float:

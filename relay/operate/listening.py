@@ -1,0 +1,171 @@
+"""Listeners that are bound early, as root, and get their factory later; one that cannot be bound is fatal."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from relay.errors import ConfigError
+from relay.operate.proxy import ProxyFactory
+
+log = Logger()
+
+
+class CannotStart(SystemExit, Exception):
+    """The relay cannot run; the text is one line, and the exit code of the process is 1.
+
+    As an Exception it makes twistd take its pidfile away, and tell a waiting parent; as a SystemExit it ends
+    the process without a traceback.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = 1
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class _Later(Factory):
+    """Stands in for a factory that is not made yet."""
+
+    noisy = False
+
+    def __init__(self, name: str) -> None:
+        self.inner: IProtocolFactory | None = None
+        self._name = name
+
+    def logPrefix(self) -> str:
+        """See :class:`twisted.internet.interfaces.ILoggingContext`."""
+        return self._name
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """See :class:`twisted.internet.interfaces.IProtocolFactory`; None closes the connection."""
+        protocol: IProtocol | None = self.inner.buildProtocol(addr) if self.inner is not None and addr else None
+        return protocol
+
+
+@frozen
+class Where:
+    """What is to be listened on, and who asked for it.
+
+    :ivar name: what listens there: ``smtp``, ``dashboard``, ``admin``.
+    :ivar source: for a message: ``--listen``.
+    :ivar may_lack_root: whether it is left out with a warning where the port needs root.
+    """
+
+    name: str
+    endpoint: str
+    source: str
+    may_lack_root: bool = False
+
+
+class Listener:
+    """One endpoint.
+
+    :param proxies: networks whose PROXY header a ``haproxy:`` endpoint believes.
+    :raises ConfigError: Twisted does not know such an endpoint.
+    """
+
+    def __init__(self, reactor: Any, where: Where, proxies: Sequence[str] = ()) -> None:
+        self.where = where
+        self._later = _Later(where.name)
+        self._factory: IProtocolFactory = self._later
+        self._port: IListeningPort | None = None
+        endpoint = where.endpoint
+        if endpoint.startswith("haproxy:"):
+            endpoint = endpoint.partition(":")[2]
+            self._factory = ProxyFactory(self._later, proxies, reactor)
+        try:
+            self._endpoint = serverFromString(reactor, endpoint)
+        except Exception as error:
+            raise ConfigError([f"{where.source} {where.endpoint}: {_why_not(endpoint, error)}"]) from None
+
+    @property
+    def address(self) -> IAddress | None:
+        """Where it listens, None when it does not."""
+        return None if self._port is None else self._port.getHost()
+
+    def bind(self) -> bool:
+        """Listen, with nobody to answer yet.
+
+        :return: False where it was left out.
+        :raises CannotStart: it cannot listen.
+        """
+        failed: list[Failure] = []
+        listening = self._endpoint.listen(self._factory)
+        listening.addCallbacks(self._bound, failed.append)
+        if failed:
+            error = failed[0].value
+            if self.where.may_lack_root and _errno(error) == errno.EACCES:
+                log.warn("{endpoint} is left out: this port needs root", endpoint=self.where.endpoint)
+                return False
+            text = f"cannot listen on {self.where.endpoint} ({self.where.source}): {_reason(error)}"
+            raise CannotStart(text) from None
+        if self._port is None:
+            raise CannotStart(
+                f"cannot listen on {self.where.endpoint} ({self.where.source}): it does not listen at once"
+            )
+        return True
+
+    def _bound(self, port: IListeningPort) -> None:
+        self._port = port
+
+    def serve(self, factory: IProtocolFactory) -> None:
+        """Hand connections to *factory* from now on."""
+        self._later.inner = factory
+
+    def stop(self) -> Deferred[None]:
+        """Close the listener; connections go on."""
+        port, self._port = self._port, None
+        stopped: Any = port.stopListening() if port is not None else None
+        return stopped if isinstance(stopped, Deferred) else succeed(None)
+
+
+def _errno(error: BaseException | None) -> int | None:
+    if isinstance(error, CannotListenError):
+        error = error.socketError
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _reason(error: BaseException | None) -> str:
+    """Why it cannot listen, in the system's words."""
+    number = _errno(error)
+    return os.strerror(number) if number else str(error) or type(error).__name__
+
+
+def _why_not(endpoint: str, error: Exception) -> str:
+    if endpoint.startswith("systemd:"):
+        return "systemd handed over no such socket; see Sockets= and FileDescriptorName= of its unit"
+    return f"not an endpoint that Twisted knows: {error}"
+
+
+def host_port(address: IAddress | None) -> tuple[str, int] | None:
+    """Host and port that a client on this machine connects to, None for a socket that has none."""
+    if not isinstance(address, IPv4Address | IPv6Address):
+        return None
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1", "": "127.0.0.1"}
+    return anywhere.get(address.host, address.host), address.port
+
+
+def shown(address: IAddress | None) -> str:
+    """An address for people and programs: ``0.0.0.0:2525``, ``[::1]:2525``, ``/run/relay.sock``."""
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    name = getattr(address, "name", None)
+    return os.fsdecode(name) if name else str(address)
