@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"values", "errors", "wire"},
     "spool": {"values", "errors", "wire"},
     "embedded": {"values", "errors", "wire"},
+    "send_test": set(),
     "operate": {"values", "errors", "replies", "config"},
 }
 
