@@ -130,7 +130,7 @@ def _directory(text: str) -> str:
 
 def _path_of_url(text: str) -> str:
     if not re.fullmatch(r"/[!-~]*", text):
-        raise ValueError("must begin with / and hold no spaces")
+        raise ValueError("must begin with / and hold printable ASCII without spaces")
     return text
 
 
@@ -150,7 +150,10 @@ def _data() -> str:
     if os.geteuid() == 0:
         return "/var/lib/smtp-relay"
     base = os.environ.get("XDG_STATE_HOME", "")
-    return str((Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "smtp-relay")
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.local/state")
+    # A user that no system knows, as in a container, has no home.
+    return os.path.join(base, "smtp-relay") if os.path.isabs(base) else "/var/lib/smtp-relay"
 
 
 def _top(
@@ -286,13 +289,13 @@ class Key:
 
         :param text: whether *raw* is text of a flag or variable and not a typed value of the file.
         :param base: directory that a relative path is taken from.
-        :raises ValueError: with what is allowed.
+        :raises ValueError: with what is allowed, one argument for each problem.
         """
         if self.is_list:
             items = raw.split() if isinstance(raw, str) and text else raw
             if not isinstance(items, list | tuple) or not items or not all(isinstance(each, str) for each in items):
                 raise ValueError("must be a list of strings with at least one")
-            return tuple(self._checked(each) for each in items)
+            return self._all_checked(items)
         value = self._from_text(raw) if text else self._from_file(raw)
         if isinstance(value, str):
             if not value and self.default != "":
@@ -311,6 +314,17 @@ class Key:
             raise ValueError(f"must be {self.allowed}{_did_you_mean(value, choices)}")
         check = self.metadata.get("check") or _CHECKS.get(self.path)
         return check(value) if check and value else value
+
+    def _all_checked(self, items: Sequence[str]) -> tuple[str, ...]:
+        values, problems = [], []
+        for each in items:
+            try:
+                values.append(self._checked(each))
+            except ValueError as error:
+                problems.append(f"{_shown(each)} {error}")
+        if problems:
+            raise ValueError(*problems)
+        return tuple(values)
 
     def _wrong_type(self) -> ValueError:
         article = "an" if self.kind[0] in "aeiou" else "a"
@@ -393,7 +407,7 @@ def load(
             values[each.key.path] = each.key.parse(each.raw, text=each.text, base=each.base)
             sources[each.key.path] = each.source
         except ValueError as error:
-            problems.append(f"{each.said}: {error}")
+            problems.extend(f"{each.said}: {problem}" for problem in error.args)
     for one, other in (("certificate", "private_key"), ("private_key", "certificate")):
         if values.get(one) and other not in values and not any(each.key.path == other for each in given):
             problems.append(f"{sources[one]}: {one} is given without {other}: give both, or neither")

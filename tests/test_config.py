@@ -99,7 +99,7 @@ class Problems(ConfigCase):
         """Every problem of every source is reported together, each on one line."""
         path = self.write('bakend = "http://x"\nlog_format = "xml"\n[limits]\nmesage_size = 1\nidle = "long"\n')
         problems = self.problems(
-            {"listen": ["tcp:2525", "tcp:99999"], "hostname": "a b"},
+            {"listen": ["tcp:2525", "tcp:99999", "25"], "hostname": "a b"},
             {"SMTP_RELAY_LIMTS_IDLE": "1", "SMTP_RELAY_LIMITS_RECIPIENTS": "0"},
             path,
         )
@@ -112,7 +112,9 @@ class Problems(ConfigCase):
                 f"{path}: log_format = 'xml': must be text or json",
                 f"{path}: limits.idle = 'long': must be a number, at least 1",
                 "SMTP_RELAY_LIMITS_RECIPIENTS=0: must be at least 1",
-                "--listen tcp:2525 tcp:99999: must hold a port of 0 to 65535: tcp:PORT or tcp:PORT:interface=ADDRESS",
+                "--listen tcp:2525 tcp:99999 25: 'tcp:99999' must hold a port of 0 to 65535: "
+                "tcp:PORT or tcp:PORT:interface=ADDRESS",
+                "--listen tcp:2525 tcp:99999 25: '25' must be a Twisted endpoint, for a port: tcp:25",
                 "--hostname a b: must be a host name of letters, digits, hyphens and dots, such as relay.example.com",
             ),
         )

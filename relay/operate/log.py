@@ -23,6 +23,9 @@ _LONGEST = 200
 #: Fields of a Twisted event that say how it was logged, not what happened.
 _PLUMBING = frozenset({"message", "isError", "format", "time", "why", "failure"})
 
+#: Fields that may have spaces, and how the text of a line keeps them together.
+_QUOTED = {"account": "!r", "tag": "!r", "route": "!r", "verdict": "!r"}
+
 log = Logger()
 
 
@@ -35,7 +38,7 @@ def safe(text: str) -> str:
 def log_record(record: Record) -> None:
     """One event for a message, and one for each recipient that failed although the message was answered 250."""
     fields = _fields(record)
-    said = " ".join(f"{name}={{{name}}}" for name in fields if name != "id")
+    said = " ".join(f"{name}={{{name}{_QUOTED.get(name, '')}}}" for name in fields if name != "id")
     log.info(f"message {{id}} {said}", **fields)
     if record.result != "partial":
         return
@@ -54,7 +57,7 @@ def _fields(record: Record) -> dict[str, str | int | float]:
     """What is logged of a message, in order; empty ones as ``-``."""
     fields: dict[str, str | int | float] = {
         "id": record.id,
-        "account": _quoted(record.account) or record.key or "-",
+        "account": safe(record.account) or record.key or "-",
         "peer": safe(record.peer) or "-",
         "recipient": _recipients(record.recipients),
         "tag": safe(record.tag) or "-",
@@ -63,17 +66,11 @@ def _fields(record: Record) -> dict[str, str | int | float]:
         "ms": round(record.milliseconds, 1),
         "size": record.size,
     }
-    for name in ("images_removed", "attachments_removed", "cid_references"):
+    for name in ("reason", "images_removed", "attachments_removed", "cid_references"):
         if getattr(record, name):
             fields[name] = getattr(record, name)
-    fields["verdict"] = json.dumps(safe(record.verdict), ensure_ascii=False)
+    fields["verdict"] = safe(record.verdict)
     return fields
-
-
-def _quoted(name: str) -> str:
-    """An account's name; in quotes where it has spaces, so that the fields of a line stay apart."""
-    name = safe(name)
-    return json.dumps(name, ensure_ascii=False) if " " in name or '"' in name else name
 
 
 def _recipients(recipients: tuple[str, ...]) -> str:
