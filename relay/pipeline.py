@@ -49,8 +49,8 @@ class _Routed:
     def submissions(self) -> Iterator[Submission]:
         """One for each recipient; the Idempotency-Key is the message's id and the recipient's place."""
         envelope, message = self.envelope, self.message
-        sole = len(envelope.recipients) == 1
-        for place, recipient in enumerate(envelope.recipients, 1):
+        to_names = names.recipient_names(message.to_names, envelope.recipients)
+        for place, (recipient, name) in enumerate(zip(envelope.recipients, to_names, strict=True), 1):
             yield Submission(
                 api_key=self.account.key,
                 request_id=envelope.id,
@@ -58,7 +58,7 @@ class _Routed:
                 fromname=message.from_name,
                 fromemail=message.from_email,
                 to=recipient,
-                toname=names.recipient_name(message.to_names, recipient, sole),
+                toname=name,
                 subject=message.subject,
                 replyto=message.reply_to,
                 returnpath=envelope.sender,
