@@ -52,7 +52,7 @@ def read(content_type: str, content_encoding: str, body: bytes) -> Posted:
 def _form(boundary: str, body: bytes) -> Posted:
     """The parts ``payload`` once, and ``attachment_metadata`` and ``attachment`` in pairs.
 
-    Metadata is a JSON object; its ``filename`` and ``content_type`` win over those of the file's part.
+    Metadata is a JSON object; its ``filename`` and ``contentType`` win over those of the file's part.
     """
     payloads: list[bytes] = []
     described: list[dict[str, object]] = []
@@ -107,5 +107,5 @@ def _metadata(raw: bytes) -> dict[str, object]:
 
 def _file(part: MultipartPart, described: dict[str, object]) -> Attachment:
     name = described.get("filename") or part.filename or "unnamed"
-    kind = described.get("content_type") or part.content_type or "application/octet-stream"
+    kind = described.get("contentType") or part.content_type or "application/octet-stream"
     return attachment(Attachment(str(name), str(kind), part.raw))
