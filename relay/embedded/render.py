@@ -92,7 +92,7 @@ class Renderer:
         self._stopping = True
         waiting, self._waiting = self._waiting, deque()
         for job in waiting:
-            job.done.errback(Refused(503, "Stopping", "The service stops, try again later"))
+            job.done.errback(_stopping())
         gone = DeferredList([process.end() for process in list(self._processes)])
         return gone.addCallback(lambda results: None)
 
@@ -136,6 +136,7 @@ class _Process(ProcessProtocol):
         self._job: _Job | None = None
         self._deadline: IDelayedCall | None = None
         self._late = False
+        self._stopping = False
         self._received: list[bytes] = []
         self._complaint = b""
         self._gone: Deferred[None] = Deferred()
@@ -148,6 +149,7 @@ class _Process(ProcessProtocol):
 
     def end(self) -> Deferred[None]:
         """Kill the child; fires when it is gone."""
+        self._stopping = True
         self._signal()
         return self._gone
 
@@ -162,16 +164,21 @@ class _Process(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         job = self._finish()
         if job is not None:
-            late = self._late or getattr(reason.value, "signal", None) == signal.SIGXCPU
-            if not late:
-                _log.error(
-                    "embedded: a rendering process ended: {reason} {complaint}",
-                    reason=_how(reason),
-                    complaint=self._complaint.decode("utf-8", "replace"),
-                )
-            job.done.errback(TemplateError(TIME if late else DIED))
+            job.done.errback(self._failure(reason))
         self._ended(self)
         self._gone.callback(None)
+
+    def _failure(self, reason: Failure) -> Exception:
+        """What the one learns whose body the child did not finish."""
+        if self._stopping:
+            return _stopping()
+        if self._late or getattr(reason.value, "signal", None) == signal.SIGXCPU:
+            return TemplateError(TIME)
+        complaint = self._complaint.decode("utf-8", "replace")
+        _log.error(
+            "embedded: a rendering process ended: {reason} {complaint}", reason=_how(reason), complaint=complaint
+        )
+        return TemplateError(DIED)
 
     def _answered(self, line: bytes) -> None:
         job = self._finish()
@@ -199,6 +206,10 @@ class _Process(ProcessProtocol):
     def _signal(self) -> None:
         with contextlib.suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
+
+
+def _stopping() -> Refused:
+    return Refused(503, "Stopping", "The service stops, try again later")
 
 
 def _path() -> list[str]:
