@@ -57,6 +57,8 @@ class Reason(enum.Enum):
     UNREACHABLE = "unreachable"
     UNKNOWN_OUTCOME = "unknown-outcome"
     # Ourselves
+    SPOOL_FULL = "spool-full"
+    SPOOL_FAILED = "spool-failed"
     INTERNAL = "internal"
 
 

@@ -121,3 +121,56 @@ class Platform:
     concurrency: int = setting(10, "Recipients of one message posted side by side.", minimum=1, maximum=1000)
     answer_size: int = setting(65_536, "Largest answer that is read.", minimum=1024)
     retry_after_maximum: float = setting(3600.0, "Longest Retry-After that is honoured.", minimum=1)
+
+
+@frozen
+class Delivery:
+    """``[delivery]``: when a client gets its answer."""
+
+    mode: str = setting(
+        "direct-first",
+        "Post while the client waits and spool what fails; spool everything and post then; or never spool (451).",
+        choices=("direct-first", "spool-first", "direct"),
+    )
+    wait: float = setting(4.0, "How long a client waits for the platform before its message is spooled.", minimum=0)
+
+
+@frozen
+class Spool:
+    """``[spool]``: where messages wait that the platform could not take, and how they are tried again."""
+
+    url: str = setting("", "postgresql://user:password@host/database for several relays; empty: SQLite under data.")
+    key_file: str = setting("", "File with the key that API keys are encrypted with; empty: spool.key under data.")
+    max_bytes: int = setting(10_737_418_240, "Most content kept; past it 452.", minimum=0)
+    max_rows: int = setting(1_000_000, "Most recipients kept; past it 452.", minimum=1)
+    min_free: int = setting(268_435_456, "Least free space of the volume; below it 452.", minimum=0)
+    concurrency: int = setting(20, "Recipients posted side by side from the spool.", minimum=1, maximum=1000)
+    retry_first: float = setting(15.0, "Delay before the second attempt; doubles with each.", minimum=0.1)
+    retry_maximum: float = setting(1800.0, "Longest delay between two attempts.", minimum=0.1)
+    give_up: float = setting(86_400.0, "Age at which a recipient that was not accepted becomes a failure.", minimum=1)
+    lease: float = setting(60.0, "How long another relay leaves a row alone whose relay is gone.", minimum=1)
+    keep_failures: float = setting(604_800.0, "How long failures are kept.", minimum=0)
+
+
+@frozen
+class Breaker:
+    """``[breaker]``: when a platform counts as down."""
+
+    failures: int = setting(
+        5, "Temporary failures in a row after which new messages go straight to the spool.", minimum=1
+    )
+    probe: float = setting(5.0, "Time between two probes of a platform that is down.", minimum=0.1)
+
+
+@frozen
+class Ledger:
+    """``[ledger]``: how long a message is remembered whose verdict its client may not know."""
+
+    keep: float = setting(86_400.0, "How long a repetition of such a message posts only what is missing.", minimum=0)
+
+
+@frozen
+class Failures:
+    """``[failures]``: who is told of recipients that are given up."""
+
+    webhook: str = setting("", "URL that each failure is POSTed to as JSON; empty: none.")

@@ -75,6 +75,8 @@ _TABLE: dict[Reason, Reply] = {
     _R.BUSY: Reply(451, "4.7.1", "The platform is busy, try again later"),
     _R.UNREACHABLE: Reply(451, "4.4.1", "The platform is not reachable, try again later"),
     _R.UNKNOWN_OUTCOME: Reply(451, "4.4.2", "The platform's answer was lost, try again later"),
+    _R.SPOOL_FULL: Reply(452, "4.3.1", "The spool is full, try again later"),
+    _R.SPOOL_FAILED: Reply(451, "4.3.0", "The spool cannot be written, try again later"),
     _R.INTERNAL: Reply(451, "4.3.0", "Local error, try again later"),
 }
 
