@@ -8,16 +8,19 @@ Every stage is a callable that is handed in, so that an embedder replaces one an
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from relay import replies, routing
 from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.message import names, parse
+from relay.posting import Deliver, Post, Posting, ignore
+from relay.presence import Presence
 from relay.values import Account, Envelope, Message, Outcome, Receipt, Record, Submission, key_prefix
 
 #: Message content to what counts of it; raises a failure.
@@ -26,14 +29,27 @@ Parse = Callable[[bytes], Message]
 Lookup = Callable[[str, str], Awaitable[Account]]
 #: Message and account to the route on the wire; raises a failure.
 ChooseRoute = Callable[[Message, Account], str]
-#: One submission to the platform; returning means that the platform has it, else it raises a failure.
-Post = Callable[[Submission], Awaitable[None]]
 
 log = Logger()
 
 
-def _ignore(_: object) -> None:
-    """A stage that does nothing."""
+class Claim(Protocol):
+    """A message in the ledger's eyes: the id to deliver it under, and who need not be posted to again."""
+
+    id: str
+    taken: frozenset[str]
+
+
+class Ledger(Protocol):
+    """Knows which messages are repetitions; :class:`relay.spool.ledger.Ledger`, or nobody."""
+
+    async def begin(
+        self, envelope: Envelope, account: Account, message: Message, content: bytes, presence: Presence
+    ) -> Claim:
+        """Look a message up before it is delivered; :meth:`end` follows."""
+
+    async def end(self, claim: Any, outcomes: Sequence[Outcome], failure: Failure | None) -> None:
+        """Note what became of it, before the client is told."""
 
 
 @frozen
@@ -46,15 +62,15 @@ class _Routed:
     tag: str
     route: str
 
-    def submissions(self) -> Iterator[Submission]:
-        """One for each recipient; the Idempotency-Key is the message's id and the recipient's place."""
+    def submissions(self, id: str) -> Iterator[Submission]:
+        """One for each recipient, under *id*, which names its Idempotency-Key together with the recipient."""
         envelope, message = self.envelope, self.message
         to_names = names.recipient_names(message.to_names, envelope.recipients)
-        for place, (recipient, name) in enumerate(zip(envelope.recipients, to_names, strict=True), 1):
+        for recipient, name in zip(envelope.recipients, to_names, strict=True):
             yield Submission(
                 api_key=self.account.key,
-                request_id=envelope.id,
-                idempotency_key=f"{envelope.id}-{place}",
+                request_id=id,
+                idempotency_key=f"{id}-{_digest(recipient)}",
                 fromname=message.from_name,
                 fromemail=message.from_email,
                 to=recipient,
@@ -96,7 +112,7 @@ class _Trace:
     def record(self, envelope: Envelope, size: int, failure: Failure | None, receipt: Receipt | None) -> Record:
         """The line of the message log for what the client is told."""
         outcomes = receipt.outcomes if receipt else ()
-        reply = replies.reply(failure) if failure else replies.accepted(envelope.id)
+        reply = replies.reply(failure) if failure else replies.accepted(receipt.id if receipt else envelope.id)
         message, account = self.message, self.account or envelope.account
         return Record(
             id=envelope.id,
@@ -123,7 +139,13 @@ class _Trace:
 def _result(failure: Failure | None, outcomes: tuple[Outcome, ...]) -> str:
     if failure is not None:
         return "temporary" if isinstance(failure, TemporaryFailure) else "refused"
-    return "partial" if any(outcome.failure for outcome in outcomes) else "accepted"
+    if any(outcome.failure for outcome in outcomes):
+        return "partial"
+    return "spooled" if any(outcome.spooled for outcome in outcomes) else "accepted"
+
+
+def _digest(recipient: str) -> str:
+    return hashlib.sha256(recipient.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @frozen(kw_only=True)
@@ -135,6 +157,8 @@ class Pipeline:
     :ivar parse: makes a :class:`~relay.values.Message` of the content.
     :ivar check: a last look at the message, such as its template's syntax; raises a failure.
     :ivar route: chooses the route.
+    :ivar deliver: takes all submissions of a message; None: *post* does, *concurrency* side by side.
+    :ivar ledger: knows repetitions; None: every message is a new one.
     :ivar forget: told of a key that the platform refused.
     :ivar record: told of every message, whatever became of it.
     :ivar concurrency: recipients of one message posted side by side.
@@ -144,25 +168,28 @@ class Pipeline:
     account: Lookup
     post: Post
     parse: Parse = parse
-    check: Callable[[Message], None] = _ignore
+    check: Callable[[Message], None] = ignore
     route: ChooseRoute = routing.route
-    forget: Callable[[str], None] = _ignore
-    record: Callable[[Record], None] = _ignore
+    deliver: Deliver | None = None
+    ledger: Ledger | None = None
+    forget: Callable[[str], None] = ignore
+    record: Callable[[Record], None] = ignore
     concurrency: int = 10
     clock: Callable[[], float] = time.perf_counter
 
-    async def accept(self, envelope: Envelope, content: bytes) -> Receipt:
+    async def accept(self, envelope: Envelope, content: bytes, presence: Presence | None = None) -> Receipt:
         """Take one message to the platform.
 
         :param content: what DATA brought, dot-stuffing undone, lines ending in CR LF.
+        :param presence: tells whether the client is still there for the verdict; None: it is.
         :return: what became of each recipient; :func:`relay.replies.verdict` makes one answer of it.
         :raises Failure: the message was refused before anything was posted.
         """
         trace = _Trace(self.clock)
-        receipt = None
+        receipt = failure = None
         try:
             routed = await self._route(trace, envelope, content)
-            receipt = Receipt(envelope.id, await self._post_all(routed))
+            receipt = await self._deliver(routed, content, presence or Presence())
             trace.stage("post")
             failure = replies.verdict(receipt)
         except Failure as refused:
@@ -205,30 +232,25 @@ class Pipeline:
                 raise TemporaryFailure(Reason.UNREACHABLE) from None
             raise
 
-    async def _post_all(self, routed: _Routed) -> tuple[Outcome, ...]:
-        """Post to every recipient, at most *concurrency* at a time; the outcomes are in the envelope's order."""
-        submissions = routed.submissions()
-        recipients = routed.envelope.recipients
-        if len(recipients) == 1:
-            return (await self._post(next(submissions)),)
-        outcomes: dict[str, Outcome] = {}
-
-        async def post_until_none_is_left() -> None:
-            for submission in submissions:
-                outcomes[submission.to] = await self._post(submission)
-
-        lanes = min(self.concurrency, len(recipients))
-        await gatherResults([Deferred.fromCoroutine(post_until_none_is_left()) for _ in range(lanes)])
-        return tuple(outcomes[recipient] for recipient in recipients)
-
-    async def _post(self, submission: Submission) -> Outcome:
+    async def _deliver(self, routed: _Routed, content: bytes, presence: Presence) -> Receipt:
+        """Deliver what the ledger does not know to be delivered already."""
+        envelope = routed.envelope
+        if self.ledger is None:
+            outcomes = await self._hand_over(routed.account, tuple(routed.submissions(envelope.id)))
+            return Receipt(envelope.id, outcomes)
+        claim = await self.ledger.begin(envelope, routed.account, routed.message, content, presence)
+        outcomes = ()
+        failure: Failure | None = TemporaryFailure(Reason.INTERNAL)
         try:
-            await self.post(submission)
-        except Failure as failure:
-            if failure.reason is Reason.KEY_REFUSED:
-                self.forget(submission.api_key)
-            return Outcome(submission.to, failure)
-        except Exception:
-            log.failure("posting {id} for {recipient} failed", id=submission.request_id, recipient=submission.to)
-            return Outcome(submission.to, TemporaryFailure(Reason.INTERNAL))
-        return Outcome(submission.to)
+            missing = tuple(each for each in routed.submissions(claim.id) if each.to not in claim.taken)
+            handed_over = await self._hand_over(routed.account, missing) if missing else ()
+            by_recipient = {outcome.recipient: outcome for outcome in handed_over}
+            outcomes = tuple(by_recipient.get(each) or Outcome(each) for each in envelope.recipients)
+            failure = replies.verdict(Receipt(claim.id, outcomes))
+        finally:
+            await self.ledger.end(claim, outcomes, failure)
+        return Receipt(claim.id, outcomes)
+
+    async def _hand_over(self, account: Account, submissions: Sequence[Submission]) -> tuple[Outcome, ...]:
+        deliver = self.deliver or Posting(self.post, self.forget, self.concurrency).all
+        return await deliver(account, submissions)

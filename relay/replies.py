@@ -101,10 +101,14 @@ def accepted(message_id: str) -> Reply:
 def verdict(receipt: Receipt) -> Failure | None:
     """The one answer for a message with several recipients, None for 250.
 
-    All or some accepted: 250, because a 4xx or 5xx would make the client send to the accepted ones again.
-    None accepted: the first temporary failure if there is one, else the first.
+    A recipient that should have been spooled and was not: that failure, so that the client sends the message again;
+    the ledger knows who has it already.  Else all or some accepted: 250, because a 4xx or 5xx would make the client
+    send to the accepted ones again.  None accepted: the first temporary failure if there is one, else the first.
     """
     failures = [outcome.failure for outcome in receipt.outcomes if outcome.failure is not None]
+    for failure in failures:
+        if failure.reason in (Reason.SPOOL_FULL, Reason.SPOOL_FAILED):
+            return failure
     if len(failures) < len(receipt.outcomes):
         return None
     return next((each for each in failures if isinstance(each, TemporaryFailure)), failures[0])

@@ -79,6 +79,7 @@ class Message:
     :ivar variables: X-Transactional-Variables, or None when there is no such header.
     :ivar body: the HTML.
     :ivar api_key: X-Auth-APIKey or None.
+    :ivar idempotency_key: X-Transactional-Idempotency-Key, ``""`` without one.
     :ivar images_removed: number of image parts left out.
     :ivar attachments_removed: number of other parts left out (``attachments = "strip"``).
     :ivar cid_references: number of ``cid:`` references that the HTML still holds.
@@ -95,6 +96,7 @@ class Message:
     template: str = ""
     variables: JSONObject | None = None
     api_key: str | None = field(default=None, repr=False)
+    idempotency_key: str = ""
     attachments: tuple[Attachment, ...] = ()
     images_removed: int = 0
     attachments_removed: int = 0
@@ -129,10 +131,11 @@ class Submission:
 
 @frozen
 class Outcome:
-    """What became of one recipient; *failure* is None when the platform has it."""
+    """What became of one recipient; *failure* is None when the platform has it, or it is durably spooled."""
 
     recipient: str
     failure: Failure | None = None
+    spooled: bool = False
 
 
 @frozen
@@ -148,7 +151,8 @@ class Record:
     """One line of the message log: what came, from whom, and what the client was told.
 
     :ivar verdict: the reply's code, enhanced code and text, e.g. ``"250 Ok: queued as …"``.
-    :ivar result: ``"accepted"``, ``"partial"``, ``"temporary"`` or ``"refused"``; the label in the metrics.
+    :ivar result: ``"accepted"``, ``"spooled"`` (at least in part), ``"partial"``, ``"temporary"`` or ``"refused"``;
+        the label in the metrics.
     :ivar reason: the :class:`~relay.errors.Reason` value of the verdict, ``""`` when accepted.
     :ivar seconds: time by stage (``"parse"``, ``"account"``, ``"post"``), in order.
     :ivar milliseconds: from the end of DATA to the verdict.

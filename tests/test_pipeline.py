@@ -75,7 +75,15 @@ class PipelineTests(SynchronousTestCase):
             ("<p>Hello</p>\r\n", "welcome", "main", "42", {"name": "Jürgen"}, KEY),
         )
         self.assertEqual((second.toname, blind.to, blind.toname), ("", "blind@z.example", ""))
-        self.assertEqual([each.idempotency_key for each in self.platform.submissions], ["ID7-1", "ID7-2", "ID7-3"])
+        self.assertEqual({each.request_id for each in self.platform.submissions}, {"ID7"})
+        self.assertEqual(len({each.idempotency_key for each in self.platform.submissions}), 3)
+
+    def test_idempotency_key(self) -> None:
+        """The Idempotency-Key follows from the message's id and the recipient, whoever else is in the envelope."""
+        self.accept("", "a@x", "b@x")
+        self.accept("", "c@x", "b@x")
+        first, second = (each.idempotency_key for each in self.platform.submissions if each.to == "b@x")
+        self.assertEqual(first, second)
 
     def test_route(self) -> None:
         """Without a header the route is the account's only one, or its default; several need a choice."""

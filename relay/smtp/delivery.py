@@ -12,11 +12,12 @@ from twisted.mail.smtp import Address, User
 from zope.interface import implementer
 
 from relay import replies
+from relay.presence import Presence
 from relay.smtp.limits import peer_address
 from relay.values import Account, Envelope, Receipt
 
 #: Takes a message to the platform; see :meth:`relay.pipeline.Pipeline.accept`.
-Accept = Callable[[Envelope, bytes], Awaitable[Receipt]]
+Accept = Callable[[Envelope, bytes, Presence], Awaitable[Receipt]]
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -33,6 +34,9 @@ class IContent(IMessageSMTP):
     def contentReceived(content: bytes) -> None:  # noqa: N805 - an interface has no self
         """The whole message: dot-stuffing undone, lines ending in CR LF."""
 
+    def clientLeft() -> None:
+        """The connection was lost after the end of the message: nobody will read the verdict."""
+
 
 @implementer(IContent)
 class Transaction:
@@ -45,6 +49,7 @@ class Transaction:
         self._accept = accept
         self._envelope = envelope
         self._content = b""
+        self._presence = Presence()
 
     def contentReceived(self, content: bytes) -> None:
         """See :class:`IContent`."""
@@ -62,9 +67,13 @@ class Transaction:
         """The client left before the end of the message: nothing is delivered."""
         self._content = b""
 
+    def clientLeft(self) -> None:
+        """See :class:`IContent`."""
+        self._presence.leave()
+
     async def _deliver(self) -> replies.Reply:
         content, self._content = self._content, b""
-        receipt = await self._accept(self._envelope, content)
+        receipt = await self._accept(self._envelope, content, self._presence)
         failure = replies.verdict(receipt)
         if failure is not None:
             raise failure

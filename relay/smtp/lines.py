@@ -93,6 +93,10 @@ class LineLayer(ESMTP):
         """The message will not come to its end."""
         raise NotImplementedError
 
+    def _leave(self) -> None:
+        """The client has gone while a command was in flight."""
+        raise NotImplementedError
+
     def _log_out(self) -> None:
         """Forget who signed in."""
         raise NotImplementedError
@@ -122,6 +126,8 @@ class LineLayer(ESMTP):
         self._buffer = b""
         if self._data is not None:
             self._abandon_data()
+        elif self._busy:
+            self._leave()
         self._log_out()
         if not self._busy:
             self.factory.closed(self, self.peer, self._turned_away)

@@ -378,7 +378,7 @@ class Session(LineLayer):
 
     async def _deliver(self, data: framing.DataReader) -> None:
         """The message is whole: have it delivered, and say what became of it."""
-        messages, self._messages = self._messages, []
+        messages = self._messages
         try:
             content = self._content(data)
             results = await DeferredList(
@@ -393,9 +393,14 @@ class Session(LineLayer):
             if failure.reason is Reason.KEY_REFUSED:
                 self._count_auth_failure()
         finally:
+            self._messages = []
             self._give_back()
-            if self._lost:
-                log.info("{peer} left before it read the verdict", peer=self.peer)
+
+    def _leave(self) -> None:
+        """The client has gone: whoever delivers its message shall know."""
+        for message in self._messages:
+            if IContent.providedBy(message):
+                message.clientLeft()
 
     def _content(self, data: framing.DataReader) -> bytes:
         """The message as it counts.

@@ -464,7 +464,7 @@ class VerdictTests(SessionCase):
     def test_unknown_exception(self) -> None:
         """A defect of ours is 451 4.3.0 and logged: no traceback on the wire, no lost connection."""
 
-        async def broken(envelope: object, content: bytes) -> Receipt:
+        async def broken(envelope: object, content: bytes, presence: object) -> Receipt:
             raise ZeroDivisionError("secret")
 
         answer = self.verdict(accept=broken)
@@ -649,7 +649,7 @@ class ReceiptTests(SessionCase):
         """An embedder's own ``accept`` gets the envelope and the content, and its receipt is the answer."""
         taken = []
 
-        async def accept(envelope: Any, content: bytes) -> Receipt:
+        async def accept(envelope: Any, content: bytes, presence: object) -> Receipt:
             taken.append((envelope.sender, envelope.recipients, envelope.peer, content))
             return Receipt("MYID7", (Outcome("a@x"),))
 

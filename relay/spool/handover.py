@@ -1,0 +1,189 @@
+"""Hands a message's submissions to the platform, or to the spool (``delivery.mode``).
+
+The platform is tried while the client waits, for at most ``delivery.wait`` seconds.  What it takes is accepted,
+what it refuses for good is refused, and the rest is committed to the spool before the client gets its 250.  A
+posting that is still under way then goes on, while its recipient is spooled as in flight: nobody posts it a
+second time before the first has failed or met its own deadline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from attrs import define, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
+
+from relay import replies
+from relay.errors import Failure, PermanentFailure, TemporaryFailure
+from relay.policy import Delivery
+from relay.posting import Posting, side_by_side
+from relay.spool.values import Delivered, Entry, Failed, Retry, Settlement, Spooled
+from relay.values import Account, Outcome, Submission
+
+log = Logger()
+
+
+class Spool(Protocol):
+    """What the handover needs of the store."""
+
+    async def put(self, message: Spooled) -> Sequence[int]:
+        """Keep a message durably; the rows of its entries, in order."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Note what became of rows."""
+
+
+@define
+class _Attempt:
+    """One submission on its way: not begun, under way, or with its outcome."""
+
+    submission: Submission
+    begun: float | None = None
+    outcome: Outcome | None = None
+    waiter: Deferred[None] | None = None
+
+
+def account_digest(account: Account) -> str:
+    """What names an account in the spool: the SHA-256 of its key in hexadecimal."""
+    return hashlib.sha256(account.key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@frozen(kw_only=True)
+class Handover:
+    """Delivers the submissions of a message (a :data:`relay.posting.Deliver`).
+
+    :ivar posting: posts one of them, or all.
+    :ivar is_down: whether the platform counts as down, so that nobody waits for it.
+    :ivar deadline: seconds after which a posting has ended in any case.
+    :ivar backoff: seconds to wait after that many attempts.
+    :ivar wake: told that there is something new in the spool.
+    :ivar given_up: told of each entry that is kept as a failure.
+    """
+
+    posting: Posting
+    spool: Spool
+    policy: Delivery
+    clock: IReactorTime
+    deadline: float
+    backoff: Callable[[int], float]
+    is_down: Callable[[], bool]
+    wake: Callable[[], None]
+    given_up: Callable[[Account, Entry], None]
+
+    async def deliver(self, account: Account, submissions: Sequence[Submission]) -> tuple[Outcome, ...]:
+        """One outcome for each submission, in order; after it a client may be told."""
+        if self.policy.mode == "direct":
+            return await self.posting.all(account, submissions)
+        attempts = [_Attempt(each) for each in submissions]
+        if self.policy.mode == "direct-first" and not self.is_down():
+            await self._try(attempts)
+        if all(each.outcome is not None and each.outcome.failure is None for each in attempts):
+            return tuple(each.outcome for each in attempts if each.outcome is not None)
+        return await self._spool(account, attempts)
+
+    async def _try(self, attempts: Sequence[_Attempt]) -> None:
+        """Post until all are done or the client has waited long enough; what is under way then goes on."""
+        waited: Deferred[None] = Deferred()
+        in_time = True
+
+        async def post(attempt: _Attempt) -> None:
+            if in_time:
+                attempt.begun = self.clock.seconds()
+                attempt.outcome = await self.posting.one(attempt.submission)
+                if attempt.waiter is not None:
+                    attempt.waiter.callback(None)
+
+        lanes = min(self.posting.concurrency, len(attempts))
+        done = Deferred.fromCoroutine(side_by_side((post(each) for each in attempts), lanes))
+        timer = self.clock.callLater(self.policy.wait, waited.callback, None)
+        done.addCallback(lambda _: None if waited.called else waited.callback(None))
+        await waited
+        in_time = False
+        if timer.active():
+            timer.cancel()
+
+    async def _spool(self, account: Account, attempts: Sequence[_Attempt]) -> tuple[Outcome, ...]:
+        """Keep what the platform could not take; see the module for what becomes of the rest."""
+        taken = any(each.outcome is None or not isinstance(each.outcome.failure, PermanentFailure) for each in attempts)
+        if not taken:
+            return tuple(each.outcome for each in attempts if each.outcome is not None)
+        kept = [each for each in attempts if each.outcome is None or each.outcome.failure is not None]
+        message = Spooled(
+            kept[0].submission.request_id,
+            account_digest(account),
+            account.name,
+            tuple(self._entry(each) for each in kept),
+        )
+        try:
+            rows = await self.spool.put(message)
+        except Failure as failure:
+            return tuple(_unspooled(each, failure) for each in attempts)
+        for attempt, entry, row in zip(kept, message.entries, rows, strict=True):
+            if entry.failed:
+                self.given_up(account, entry)
+            elif entry.in_flight:
+                Deferred.fromCoroutine(self._settle(attempt, row)).addErrback(_log_defect)
+        self.wake()
+        return tuple(_spooled(each) for each in attempts)
+
+    def _entry(self, attempt: _Attempt) -> Entry:
+        """How a submission that the platform has not taken is kept."""
+        submission, outcome = attempt.submission, attempt.outcome
+        if outcome is None:
+            if attempt.begun is None:
+                return Entry(submission)
+            left = self.deadline - (self.clock.seconds() - attempt.begun)
+            return Entry(submission, attempts=1, in_flight=max(left, 0.0) + 1.0)
+        failure = outcome.failure
+        assert failure is not None
+        answer = str(replies.reply(failure))
+        if isinstance(failure, TemporaryFailure):
+            return Entry(submission, attempts=1, last_answer=answer, delay=self._delay(failure, 1))
+        return Entry(submission, attempts=1, last_answer=answer, failed=True, reason=failure.reason.value)
+
+    def _delay(self, failure: TemporaryFailure, attempts: int) -> float:
+        return max(self.backoff(attempts), failure.retry_after or 0.0)
+
+    async def _settle(self, attempt: _Attempt, row: int) -> None:
+        """Wait for a posting under way, and note its outcome in the spool."""
+        if attempt.outcome is None:
+            attempt.waiter = Deferred()
+            await attempt.waiter
+        assert attempt.outcome is not None
+        failure = attempt.outcome.failure
+        settlement: Settlement = Delivered(row)
+        if isinstance(failure, TemporaryFailure):
+            settlement = Retry(row, self._delay(failure, 1), str(replies.reply(failure)))
+        elif failure is not None:
+            settlement = Failed(row, failure.reason.value, str(replies.reply(failure)))
+        try:
+            await self.spool.settle([settlement])
+        except Failure as broken:
+            # The row comes free at its deadline and is posted with the same Idempotency-Key.
+            log.error("the outcome for {recipient} of {id} could not be noted: {why}",
+                      id=attempt.submission.request_id, recipient=attempt.submission.to, why=str(broken))  # fmt: skip
+        self.wake()
+
+
+def _spooled(attempt: _Attempt) -> Outcome:
+    """The outcome of an attempt when everything that had to be kept is."""
+    failure = attempt.outcome.failure if attempt.outcome is not None else None
+    if attempt.outcome is not None and (failure is None or isinstance(failure, PermanentFailure)):
+        return attempt.outcome
+    return Outcome(attempt.submission.to, spooled=True)
+
+
+def _unspooled(attempt: _Attempt, broken: Failure) -> Outcome:
+    """The outcome of an attempt when nothing could be kept."""
+    if attempt.outcome is not None and not isinstance(attempt.outcome.failure, TemporaryFailure):
+        return attempt.outcome
+    return Outcome(attempt.submission.to, broken)
+
+
+def _log_defect(failure: TwistedFailure) -> None:
+    log.failure("a posting under way could not be followed", failure)

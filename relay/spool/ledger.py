@@ -1,0 +1,213 @@
+"""Remembers which recipients of a message the platform has, whenever the client may not know it.
+
+The client may not know it when the verdict was not 250, or when it had left before the 250 was written.  Its
+repetition of the message then posts only what is missing, under the first id and so with the same
+Idempotency-Keys.  A message that was answered 250 and is sent again is a new message, unless
+X-Transactional-Idempotency-Key says otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from relay.errors import Failure, Reason
+from relay.presence import Presence
+from relay.spool.values import Remembered
+from relay.values import Account, Envelope, Message, Outcome
+
+log = Logger()
+
+#: Headers that each hop adds (RFC 5321 section 4.4), which a repetition may have anew.
+_TRACE = re.compile(rb"(?im)^(?:received|return-path|x-received|delivered-to):[^\n]*\n(?:[ \t][^\n]*\n)*")
+
+#: Reasons after which nobody knows whether the platform has the message.
+_DOUBTFUL = frozenset(
+    [Reason.UNKNOWN_OUTCOME, Reason.UNREACHABLE, Reason.INTERNAL, Reason.SPOOL_FULL, Reason.SPOOL_FAILED]
+)
+
+
+#: Entries kept in memory while the store takes none.
+MOST_UNWRITTEN = 10_000
+
+
+class Memory(Protocol):
+    """What the ledger needs of the store."""
+
+    async def remember(self, entry: Remembered) -> None:
+        """Keep *entry* durably; one with the same fingerprint is replaced."""
+
+    async def recall(self, fingerprint: bytes) -> Remembered | None:
+        """The entry, None when there is none or it is too old."""
+
+    async def forget(self, fingerprint: bytes) -> None:
+        """Drop the entry."""
+
+    async def has_memories(self) -> bool:
+        """Whether there is any entry; cheap, asked for every message."""
+
+
+@define
+class Claim:
+    """One message in the ledger's eyes, while it is delivered.
+
+    :ivar id: the id to deliver it under: its own, or that of the message it repeats.
+    :ivar taken: recipients that need not be posted to again.
+    :ivar explicit: the fingerprint that X-Transactional-Idempotency-Key gives, or None.
+    :ivar known: whether it repeats a message that is remembered.
+    """
+
+    id: str
+    envelope: Envelope
+    account: Account
+    content: bytes
+    presence: Presence
+    explicit: bytes | None = None
+    taken: frozenset[str] = frozenset()
+    known: bool = False
+    ended: bool = False
+    _fingerprint: bytes | None = field(default=None, init=False)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What a repetition of the message has in common with it; computed when somebody asks."""
+        if self._fingerprint is None:
+            self._fingerprint = self.explicit or fingerprint(self.account, self.envelope, self.content)
+        return self._fingerprint
+
+
+def fingerprint(account: Account, envelope: Envelope, content: bytes) -> bytes:
+    """SHA-256 over account, envelope, and the content without trace headers."""
+    head, blank, body = content.partition(b"\r\n\r\n")
+    return _digest(
+        account.key,
+        envelope.sender,
+        *sorted(envelope.recipients),
+        _TRACE.sub(b"", head + b"\r\n") + blank,
+        body,
+    )
+
+
+def explicit_fingerprint(account: Account, key: str) -> bytes:
+    """SHA-256 over the account and its X-Transactional-Idempotency-Key."""
+    return _digest("idempotency", account.key, key)
+
+
+def _digest(*pieces: str | bytes) -> bytes:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        octets = piece if isinstance(piece, bytes) else piece.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(octets))
+        digest.update(octets)
+    return digest.digest()
+
+
+class Ledger:
+    """What is remembered, and what is under way for clients that have left."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._under_way: dict[bytes, list[Deferred[None]]] = {}  # by fingerprint: who waits for the end
+        self._unwritten: OrderedDict[bytes, Remembered] = OrderedDict()  # what the store did not take
+
+    async def begin(
+        self, envelope: Envelope, account: Account, message: Message, content: bytes, presence: Presence
+    ) -> Claim:
+        """Look a message up before it is delivered; :meth:`end` has to follow.
+
+        :raises TemporaryFailure: it has an idempotency key, and the store cannot be asked.
+        """
+        explicit = explicit_fingerprint(account, message.idempotency_key) if message.idempotency_key else None
+        claim = Claim(envelope.id, envelope, account, content, presence, explicit)
+        if explicit is not None or self._under_way or self._unwritten or await self._has_memories():
+            await self._look_up(claim)
+        if explicit is not None:
+            # Whoever repeats it meanwhile waits; after a crash it is delivered under the same id.
+            self._under_way[explicit] = []
+            try:
+                if not claim.known:
+                    await self._memory.remember(Remembered(explicit, claim.id))
+            except Failure:
+                self._release(claim)
+                raise
+        else:
+            presence.when_gone(lambda: self._let_repetitions_wait(claim))
+        return claim
+
+    async def end(self, claim: Claim, outcomes: Sequence[Outcome], failure: Failure | None) -> None:
+        """Note what became of a message, before its verdict is told.
+
+        :param outcomes: none when nothing was posted.
+        :param failure: the verdict, None for 250.
+        """
+        try:
+            await self._note(claim, outcomes, failure)
+        finally:
+            claim.ended = True
+            self._release(claim)
+
+    def _let_repetitions_wait(self, claim: Claim) -> None:
+        """The client of a message under way has left: its repetition has to wait for what becomes of it."""
+        if not claim.ended:
+            self._under_way.setdefault(claim.fingerprint, [])
+
+    def _release(self, claim: Claim) -> None:
+        if self._under_way:
+            for waiter in self._under_way.pop(claim.fingerprint, ()):
+                waiter.callback(None)
+
+    async def _has_memories(self) -> bool:
+        try:
+            return await self._memory.has_memories()
+        except Failure:
+            return False
+
+    async def _look_up(self, claim: Claim) -> None:
+        while claim.fingerprint in self._under_way:
+            waiter: Deferred[None] = Deferred()
+            self._under_way[claim.fingerprint].append(waiter)
+            await waiter
+        entry = self._unwritten.get(claim.fingerprint)
+        if entry is None:
+            try:
+                entry = await self._memory.recall(claim.fingerprint)
+            except Failure:
+                if claim.explicit is not None:
+                    raise
+        if entry is not None:
+            claim.known = True
+            claim.id = entry.id
+            claim.taken = frozenset(entry.recipients)
+
+    async def _note(self, claim: Claim, outcomes: Sequence[Outcome], failure: Failure | None) -> None:
+        taken = claim.taken.union(outcome.recipient for outcome in outcomes if outcome.failure is None)
+        doubtful = any(outcome.failure is not None and outcome.failure.reason in _DOUBTFUL for outcome in outcomes)
+        told = failure is None and not claim.presence.gone
+        if claim.explicit is not None or (not told and (taken or doubtful)):
+            await self._remember(Remembered(claim.fingerprint, claim.id, tuple(sorted(taken))))
+        elif claim.known and told:
+            await self._forget(claim.fingerprint)
+
+    async def _remember(self, entry: Remembered) -> None:
+        try:
+            await self._memory.remember(entry)
+        except Failure as failure:
+            log.error("the ledger could not be written: {why}; message {id} is remembered until the relay stops",
+                      id=entry.id, why=str(failure))  # fmt: skip
+            self._unwritten[entry.fingerprint] = entry
+            if len(self._unwritten) > MOST_UNWRITTEN:
+                self._unwritten.popitem(last=False)
+
+    async def _forget(self, fingerprint: bytes) -> None:
+        self._unwritten.pop(fingerprint, None)
+        try:
+            await self._memory.forget(fingerprint)
+        except Failure as failure:
+            log.error("the ledger could not be written: {why}", why=str(failure))
