@@ -166,6 +166,13 @@ class MessageTests(PagesCase):
         )
         self.assertEqual(reply.headers["referrer-policy"], "no-referrer")
 
+    def test_preview_connects_nowhere(self) -> None:
+        """No element is left that makes a browser connect ahead of its policy; the source still shows it."""
+        id = self.sent(body='<LINK\nrel=preconnect href="http://x"><link/rel=icon><iframe src=x><frame><linked>')
+        preview = '<x-LINK\nrel=preconnect href="http://x"><x-link/rel=icon><x-iframe src=x><x-frame><linked>'
+        self.assertEqual(self.page(f"/message/{id}/preview").text, preview)
+        self.assertIn("&lt;LINK", self.page(f"/message/{id}?view=source").text)
+
     def test_download(self) -> None:
         """The JSON can be downloaded as it came."""
         reply = self.page(f"{self.path}/posted.json")
