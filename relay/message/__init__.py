@@ -105,15 +105,17 @@ def _html(content: bytes, body: mime.Body, policy: Content, values: JSONObject |
             Reason.UNSUPPORTED_CONTENT,
             f"Attachment {first.filename or first.type} is not accepted, send a link to the file instead",
         )
-    if body.html is not None:
-        return body.html.text(content)
-    if body.text is None:
+    html = "" if body.html is None else body.html.text(content)
+    if html and not html.isspace():
+        return html
+    plain = "" if body.text is None else body.text.text(content)
+    if not plain or plain.isspace():
         if template:
             return ""
         raise PermanentFailure(Reason.UNSUPPORTED_CONTENT, "The message has no text, add a text/html part")
     if policy.text_only == "reject":
         raise PermanentFailure(Reason.UNSUPPORTED_CONTENT, "The message has no HTML, add a text/html part")
-    return text.to_html(body.text.text(content), templated=values is not None)
+    return text.to_html(plain, templated=values is not None)
 
 
 def _attachments(content: bytes, body: mime.Body, policy: Content) -> tuple[Attachment, ...]:
