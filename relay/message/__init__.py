@@ -24,7 +24,7 @@ def parse(content: bytes, *, policy: Content = _CONTENT, limits: Limits = _LIMIT
     :param content: as received: dots unstuffed, lines ending in CR LF (within it LF is fine too).
     :raises PermanentFailure: it cannot be sent; the text says what to change.  Nothing else is ever raised.
     """
-    fields, start = _header(content, limits)
+    fields, start = headers.read(content, limits.header_block)
     template = headers.decoded(fields, "X-Transactional-Template")
     sender = _sender(fields, template)
     subject = headers.decoded(fields, "Subject")
@@ -51,20 +51,6 @@ def parse(content: bytes, *, policy: Content = _CONTENT, limits: Limits = _LIMIT
         attachments_removed=len(body.attachments) if policy.attachments == "strip" else 0,
         cid_references=_cid_references(html),
     )
-
-
-def _header(content: bytes, limits: Limits) -> tuple[Fields, int]:
-    """The fields that count, and where the body begins."""
-    end, start = headers.end(content, 0, len(content))
-    if end > limits.header_block:
-        raise PermanentFailure(Reason.BAD_MESSAGE, f"The header is larger than {limits.header_block} bytes, shorten it")
-    fields, fault = headers.split(content[:end])
-    if fault < end:
-        line = content.count(b"\n", 0, fault) + 1
-        raise PermanentFailure(
-            Reason.BAD_MESSAGE, f"Line {line} has no colon, put an empty line between the header and the body"
-        )
-    return fields, start
 
 
 def _sender(fields: Fields, template: str) -> addresses.Mailbox:
