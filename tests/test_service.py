@@ -71,6 +71,7 @@ class ServiceCase(SynchronousTestCase):
         made = self.make(*args, **values)
         made.privilegedStartService()
         made.startService()
+        self.reactor.run()
         return made
 
     def ports(self) -> list[int]:
@@ -119,6 +120,8 @@ class Starting(ServiceCase):
         made = self.make(listen=("tcp:2525",))
         terminal = made.terminal = Terminal()
         made.startService()
+        self.assertEqual(terminal.getvalue(), "")
+        self.reactor.run()
         self.assertIn("swaks --server 127.0.0.1:2525 ", terminal.getvalue())
         said = [event.get("said") for event in self.events if event.get("said")]
         self.assertEqual(said, ["smtp 0.0.0.0:2525 (tcp:2525)", "admin 0.0.0.0:9587 (tcp:9587:interface=127.0.0.1)"])
