@@ -6,6 +6,7 @@ import smtplib
 import ssl
 from email.message import EmailMessage
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 
 #: Seconds that the relay may take for each answer.
@@ -91,7 +92,13 @@ def send(server: str, key: str, sender: str, recipient: str, *, cafile: str = ""
 
 
 def _transmit(client: smtplib.SMTP, sender: str, recipient: str) -> str:
-    for code, text in (client.mail(sender), client.rcpt(recipient), client.data(_message(sender, recipient))):
+    steps = (
+        partial(client.mail, sender),
+        partial(client.rcpt, recipient),
+        partial(client.data, _message(sender, recipient)),
+    )
+    for step in steps:
+        code, text = step()
         if code >= 300:
             raise smtplib.SMTPResponseException(code, text)
     return f"{code} {_text(text)}"

@@ -171,7 +171,7 @@ class RelayService(MultiService):
         MultiService.privilegedStartService(self)
 
     def startService(self) -> None:
-        """Begin to serve.
+        """Serve, as soon as the reactor runs.
 
         :raises CannotStart: the data directory, or what is in it, cannot be used.
         """
@@ -180,9 +180,7 @@ class RelayService(MultiService):
                 self._bind()
             self._serve()
         MultiService.startService(self)
-        if signals.owns_process(self._reactor):
-            self._reactor.callWhenRunning(signals.install, self._reactor, self._stop_reactor, self._reload)
-        self._announce()
+        self._reactor.callWhenRunning(self._begin)
 
     @contextmanager
     def _fatal(self) -> Iterator[None]:
@@ -256,6 +254,12 @@ class RelayService(MultiService):
         return next((target for each in plain if (target := host_port(each.address))), None)
 
     # --- running
+
+    def _begin(self) -> None:
+        """The reactor runs: signals are ours from now on, and whoever reads "ready" may send them."""
+        if signals.owns_process(self._reactor):
+            signals.install(self._reactor, self._stop_reactor, self._reload)
+        self._announce()
 
     def _announce(self) -> None:
         for listener in (*self._smtp, *self._web.values()):

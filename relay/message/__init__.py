@@ -24,7 +24,7 @@ def parse(content: bytes, *, policy: Content = _CONTENT, limits: Limits = _LIMIT
     :param content: as received: dots unstuffed, lines ending in CR LF (within it LF is fine too).
     :raises PermanentFailure: it cannot be sent; the text says what to change.  Nothing else is ever raised.
     """
-    fields, start = _header(content, limits)
+    fields, start = headers.read(content, limits.header_block)
     template = headers.decoded(fields, "X-Transactional-Template")
     sender = _sender(fields, template)
     subject = headers.decoded(fields, "Subject")
@@ -51,20 +51,6 @@ def parse(content: bytes, *, policy: Content = _CONTENT, limits: Limits = _LIMIT
         attachments_removed=len(body.attachments) if policy.attachments == "strip" else 0,
         cid_references=_cid_references(html),
     )
-
-
-def _header(content: bytes, limits: Limits) -> tuple[Fields, int]:
-    """The fields that count, and where the body begins."""
-    end, start = headers.end(content, 0, len(content))
-    if end > limits.header_block:
-        raise PermanentFailure(Reason.BAD_MESSAGE, f"The header is larger than {limits.header_block} bytes, shorten it")
-    fields, fault = headers.split(content[:end])
-    if fault < end:
-        line = content.count(b"\n", 0, fault) + 1
-        raise PermanentFailure(
-            Reason.BAD_MESSAGE, f"Line {line} has no colon, put an empty line between the header and the body"
-        )
-    return fields, start
 
 
 def _sender(fields: Fields, template: str) -> addresses.Mailbox:
@@ -105,15 +91,17 @@ def _html(content: bytes, body: mime.Body, policy: Content, values: JSONObject |
             Reason.UNSUPPORTED_CONTENT,
             f"Attachment {first.filename or first.type} is not accepted, send a link to the file instead",
         )
-    if body.html is not None:
-        return body.html.text(content)
-    if body.text is None:
+    html = "" if body.html is None else body.html.text(content)
+    if html and not html.isspace():
+        return html
+    plain = "" if body.text is None else body.text.text(content)
+    if not plain or plain.isspace():
         if template:
             return ""
         raise PermanentFailure(Reason.UNSUPPORTED_CONTENT, "The message has no text, add a text/html part")
     if policy.text_only == "reject":
         raise PermanentFailure(Reason.UNSUPPORTED_CONTENT, "The message has no HTML, add a text/html part")
-    return text.to_html(body.text.text(content), templated=values is not None)
+    return text.to_html(plain, templated=values is not None)
 
 
 def _attachments(content: bytes, body: mime.Body, policy: Content) -> tuple[Attachment, ...]:

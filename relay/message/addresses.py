@@ -166,7 +166,7 @@ def _mailbox(tokens: list[Token]) -> Mailbox:
     """One mailbox: name <address>, a bare address, an address with the name in a comment behind it, or a name."""
     angle = next((place for place, token in enumerate(tokens) if token.kind == "angle"), None)
     if angle is not None:
-        address = "".join(tokens[angle].text.strip("<>").split())
+        address = tokens[angle].text.strip("<> ")
         phrase: Iterable[Token] = tokens[:angle] + tokens[angle + 1 :]
         # RFC 5322 section 4.4: a route before the address is ignored.
         address = address.rpartition(":")[2] if address.startswith("@") else address

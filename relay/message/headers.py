@@ -41,6 +41,24 @@ _EMPTY = re.compile(rb"\s*")
 _FOLD = re.compile(rb"\r?\n[ \t]")
 
 
+def read(content: bytes, largest: int) -> tuple[Fields, int]:
+    """The fields of the message *content* that count, and where its body begins.
+
+    :param largest: octets the header block may have.
+    :raises PermanentFailure: it has more, or a line in it is no field.
+    """
+    stop, start = end(content, 0, len(content))
+    if stop > largest:
+        raise PermanentFailure(Reason.BAD_MESSAGE, f"The header is larger than {largest} bytes, shorten it")
+    fields, fault = split(content[:stop])
+    if fault < stop:
+        line = content.count(b"\n", 0, fault) + 1
+        raise PermanentFailure(
+            Reason.BAD_MESSAGE, f"Line {line} has no colon, put an empty line between the header and the body"
+        )
+    return fields, start
+
+
 def end(content: bytes, start: int, stop: int) -> tuple[int, int]:
     """Where the header block that begins at *start* ends, and where the body begins.
 

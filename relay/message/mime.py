@@ -101,7 +101,7 @@ def find_body(content: bytes, fields: Fields, start: int, limits: Limits) -> Bod
     html = text = None
     images = 0
     attachments = []
-    for part in _Walk(content, limits).leaves(_part(fields, start, len(content)), depth=1):
+    for part in leaves(content, fields, start, limits):
         kind = classify(part)
         if kind is Kind.HTML and html is None and not part.is_blank(content):
             html = part
@@ -112,6 +112,11 @@ def find_body(content: bytes, fields: Fields, start: int, limits: Limits) -> Bod
         elif kind is Kind.ATTACHMENT:
             attachments.append(part)
     return Body(html, text, images, tuple(attachments))
+
+
+def leaves(content: bytes, fields: Fields, start: int, limits: Limits) -> Iterator[Part]:
+    """All parts of a message that are no multipart, in order; parameters and errors are those of :func:`find_body`."""
+    return _Walk(content, limits).leaves(_part(fields, start, len(content)), depth=1)
 
 
 def classify(part: Part) -> Kind:

@@ -11,6 +11,7 @@ Parameters = dict[str, str]
 
 #: One parameter.  A closing quote may be missing.
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"([^"\\]*(?:\\.[^"\\]*)*)"?|([^;]*))', re.DOTALL)
+_VALUE_END = re.compile(r"[\s;(]")
 _COMMENT = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*"?)|\([^()"]*\)', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
@@ -28,17 +29,15 @@ def parse(field: bytes | None) -> tuple[str, Parameters]:
     text = headers.text(field)
     if "(" in text:
         text = _COMMENT.sub(_without_comment, text)
-    value, semicolon, _ = text.partition(";")
-    if not semicolon:
-        # "text/html charset=utf-8", as some write it.
-        value, _, rest = value.strip().partition(" ")
-        text = f"{value};{rest}" if "=" in rest else value
+    value = _VALUE_END.split(text, 1)[0]
+    # The semicolon in front may be missing: "text/html charset=utf-8".
+    following = f";{text[len(value) :].lstrip().removeprefix(';')}"
     found: Parameters = {}
     segmented = False
-    for name, quoted, plain in _PARAMETER.findall(text):
+    for name, quoted, plain in _PARAMETER.findall(following):
         segmented = segmented or "*" in name
         found.setdefault(name.lower(), _ESCAPE.sub(r"\1", quoted) if quoted else plain.strip())
-    return value.strip().lower(), _join(found) if segmented else found
+    return value.lower(), _join(found) if segmented else found
 
 
 def filename(disposition: Parameters, content_type: Parameters) -> str:

@@ -27,15 +27,15 @@ _CLOSING = frozenset(")]}")
 def check(message: Message) -> None:
     """Refuse a message whose body or subject is no Jinja2 template; one without variables is none and passes.
 
-    Parsed only: not compiled, not rendered.  The platform replaces ``{{name}}`` in a subject and nothing else, so
-    that a subject without it is plain text.
+    Parsed only: not compiled, not rendered.  The platform replaces ``{{name}}`` in a subject, where blocks
+    and comments are plain text.
 
     :raises PermanentFailure: ``line N: `` and Jinja2's words.
     """
     if message.variables is None:
         return
     if "{{" in message.subject:
-        _check(message.subject, "Subject, ")
+        _check(message.subject.replace("{%", "  ").replace("{#", "  "), "Subject, ")
     body = message.body
     if "{{" in body or "{%" in body or "{#" in body:
         (_check_once if len(body) <= _LARGEST_REMEMBERED else _check)(body, "")

@@ -23,9 +23,6 @@ _LONGEST = 200
 #: Fields of a Twisted event that say how it was logged, not what happened.
 _PLUMBING = frozenset({"message", "isError", "format", "time", "why", "failure"})
 
-#: Fields that may have spaces, and how the text of a line keeps them together.
-_QUOTED = {"account": "!r", "tag": "!r", "route": "!r", "verdict": "!r"}
-
 log = Logger()
 
 
@@ -38,8 +35,9 @@ def safe(text: str) -> str:
 def log_record(record: Record) -> None:
     """One event for a message, and one for each recipient that failed although the message was answered 250."""
     fields = _fields(record)
-    said = " ".join(f"{name}={{{name}{_QUOTED.get(name, '')}}}" for name in fields if name != "id")
-    log.info(f"message {{id}} {said}", **fields)
+    line = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
+    # What begins with log_ is no field of the event for JSONLines.
+    log.info("message {id} {log_line}", id=record.id, log_line=line, **fields)
     if record.result != "partial":
         return
     for outcome in record.outcomes:
@@ -56,7 +54,6 @@ def log_record(record: Record) -> None:
 def _fields(record: Record) -> dict[str, str | int | float]:
     """What is logged of a message, in order; empty ones as ``-``."""
     fields: dict[str, str | int | float] = {
-        "id": record.id,
         "account": safe(record.account) or record.key or "-",
         "peer": safe(record.peer) or "-",
         "recipient": _recipients(record.recipients),
@@ -71,6 +68,12 @@ def _fields(record: Record) -> dict[str, str | int | float]:
             fields[name] = getattr(record, name)
     fields["verdict"] = safe(record.verdict)
     return fields
+
+
+def _quoted(value: object) -> str:
+    """A value in the text of a line; in quotes where it has spaces, so that the fields stay apart."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if " " in text or '"' in text else text
 
 
 def _recipients(recipients: tuple[str, ...]) -> str:
@@ -88,9 +91,8 @@ class JSONLines:
 
     def __call__(self, event: LogEvent) -> None:
         """See :class:`twisted.logger.ILogObserver`."""
-        line = json.dumps(_event_fields(event), ensure_ascii=False, default=str)
-        # A lone surrogate has no UTF-8; the line is worth more than the character.
-        self._file.write(line.encode("utf-8", "replace").decode() + "\n")
+        # ASCII: U+2028 would end a line for some readers, and a lone surrogate has no UTF-8.
+        self._file.write(json.dumps(_event_fields(event), default=str) + "\n")
         self._file.flush()
 
 

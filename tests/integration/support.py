@@ -185,6 +185,7 @@ def start(
     admin: str = ANY,
     dashboard: str = ANY,
     backend: str = "",
+    inherit: Sequence[int] = (),
     **settings: object,
 ) -> Relay:
     """Start a relay whose data is ``folder/data``; it may not be ready yet, and may never be.
@@ -192,6 +193,7 @@ def start(
     :param arguments: more options.
     :param command: what stands before the options.
     :param listen: SMTP endpoints; none leaves the relay its default.
+    :param inherit: open files that it inherits.
     :param settings: keys of the configuration, as variables: ``require_tls="always"``, ``limits_idle=1``.
     """
     data = folder / "data"
@@ -205,6 +207,7 @@ def start(
         stderr=subprocess.STDOUT,
         cwd=folder,
         env=environment(settings),
+        pass_fds=inherit,
     )
     return Relay(process, data, folder / "log")
 
@@ -219,17 +222,17 @@ def running(*arguments: str, folder: Path | None = None, **options: Any) -> Iter
     with tempfile.TemporaryDirectory() as own:
         relay = start(folder or Path(own), *arguments, **options)
         try:
-            relay.wait_for(r"(\[relay\.service#info\] |^)ready$")
+            relay.wait_for(r'#info\] ready$|"message": "ready"')
             yield relay
         finally:
             code = relay.stop()
         assert code == 0, f"exit code {code}:\n{relay.output}"
 
 
-def fails(*arguments: str, **options: Any) -> tuple[int, str]:
+def fails(*arguments: str, folder: Path | None = None, **options: Any) -> tuple[int, str]:
     """Exit code and output of a relay that does not start."""
-    with tempfile.TemporaryDirectory() as folder:
-        relay = start(Path(folder), *arguments, **options)
+    with tempfile.TemporaryDirectory() as own:
+        relay = start(folder or Path(own), *arguments, **options)
         try:
             return relay.wait(), relay.output
         finally:
