@@ -12,6 +12,9 @@ from relay.values import Attachment, JSONObject, Message
 
 __all__ = ["parse"]
 
+#: Longest X-Transactional-Idempotency-Key, in characters.
+LONGEST_IDEMPOTENCY_KEY = 256
+
 _CONTENT = Content()
 _LIMITS = Limits()
 _CID = re.compile(r"""[=("']\s*cid:""", re.IGNORECASE)
@@ -46,6 +49,7 @@ def parse(content: bytes, *, policy: Content = _CONTENT, limits: Limits = _LIMIT
         template=template,
         variables=values,
         api_key=_api_key(fields),
+        idempotency_key=_idempotency_key(fields),
         attachments=_attachments(content, body, policy),
         images_removed=body.images,
         attachments_removed=len(body.attachments) if policy.attachments == "strip" else 0,
@@ -81,6 +85,20 @@ def _api_key(fields: Fields) -> str | None:
             Reason.BAD_MESSAGE, "X-Auth-APIKey must stand once, on one line, in printable ASCII and not encoded"
         )
     return key.decode("ascii")
+
+
+def _idempotency_key(fields: Fields) -> str:
+    """X-Transactional-Idempotency-Key, ``""`` without one.
+
+    :raises PermanentFailure: two, or one that is empty or too long.
+    """
+    name = "X-Transactional-Idempotency-Key"
+    if headers.single(fields, name) is None:
+        return ""
+    key = headers.decoded(fields, name)
+    if not 1 <= len(key) <= LONGEST_IDEMPOTENCY_KEY:
+        raise PermanentFailure(Reason.BAD_MESSAGE, f"{name} must have 1 to {LONGEST_IDEMPOTENCY_KEY} characters")
+    return key
 
 
 def _html(content: bytes, body: mime.Body, policy: Content, values: JSONObject | None, template: str) -> str:

@@ -25,6 +25,7 @@ COUNTED = frozenset(
         b"x-transactional-route",
         b"x-transactional-template",
         b"x-transactional-variables",
+        b"x-transactional-idempotency-key",
         b"x-auth-apikey",
         b"content-type",
         b"content-disposition",

@@ -133,7 +133,7 @@ class DirectFirstTests(HandoverCase):
         self.assertEqual(self.woken, 1)
 
     def test_mixed(self) -> None:
-        """Accepted, temporary and refused in one message: 250, the temporary one is kept, the refused one is a failure."""
+        """Accepted, temporary and refused together: 250; the temporary one is kept, the refused one a failure."""
         self.platform.verdicts = {"b@x": DOWN, "c@x": PermanentFailure(Reason.REFUSED, "no such person")}
         outcomes = self.deliver("a@x", "b@x", "c@x")
         self.assertEqual(self.verdict(outcomes), "250")
