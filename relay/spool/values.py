@@ -18,6 +18,8 @@ class Entry:
     :ivar in_flight: seconds that a posting under way may still take, in which nobody else may take the row; 0: none is.
     :ivar failed: whether it is a failure already (the platform refused it while others of its message were taken).
     :ivar reason: the :class:`~relay.errors.Reason` value of a failure.
+    :ivar platform: the one of several platforms that may have it already, and alone knows its Idempotency-Key;
+        ``""``: none.
     """
 
     submission: Submission
@@ -27,6 +29,7 @@ class Entry:
     in_flight: float = 0.0
     failed: bool = False
     reason: str = ""
+    platform: str = ""
 
 
 @frozen
@@ -51,6 +54,8 @@ class Leased:
 
     :ivar row: the row's number.
     :ivar created: when the message was accepted.
+    :ivar age: seconds since then, by the store's clock, which no change of the machine's time moves.
+    :ivar platform: as in :class:`Entry`.
     """
 
     row: int
@@ -59,6 +64,8 @@ class Leased:
     account_name: str
     attempts: int
     created: float
+    age: float = 0.0
+    platform: str = ""
 
 
 @frozen
@@ -70,11 +77,12 @@ class Delivered:
 
 @frozen
 class Retry:
-    """Try again in *delay* seconds; *last_answer* is one line."""
+    """Try again in *delay* seconds; *last_answer* is one line, *platform* as in :class:`Entry`."""
 
     row: int
     delay: float
     last_answer: str
+    platform: str = ""
 
 
 @frozen
@@ -107,12 +115,18 @@ class Remembered:
 
 @frozen
 class Notice:
-    """A failure that ``failures.webhook`` has not been told of yet; *body* is the JSON to POST."""
+    """A failure that ``failures.webhook`` has not been told of yet.
+
+    :ivar body: the JSON to POST (:func:`relay.spool.failures.notice_body`).
+    :ivar attempts: how often it was POSTed already.
+    :ivar created: when the failure was noted; *age* is the seconds since then, by the store's clock.
+    """
 
     row: int
     body: bytes
     attempts: int
     created: float
+    age: float = 0.0
 
 
 @frozen
