@@ -88,11 +88,15 @@ class TemporaryFailure(Failure):
     """The same thing may succeed later: 4xx.
 
     :param retry_after: seconds the platform asked to wait, already clamped, or None.
+    :param sent: whether the platform may have taken the message all the same.
+    :ivar platform: the name of the platform that may have; ``""`` where there is only one, or none has.
     """
 
-    def __init__(self, reason: Reason, text: str = "", retry_after: float | None = None) -> None:
+    def __init__(self, reason: Reason, text: str = "", retry_after: float | None = None, *, sent: bool = False) -> None:
         super().__init__(reason, text)
         self.retry_after = retry_after
+        self.sent = sent
+        self.platform = ""
 
 
 class ConfigError(Exception):

@@ -84,9 +84,9 @@ class NoAnswer(Exception):
         self.sent = sent
 
     def failure(self) -> TemporaryFailure:
-        """A deadline counts as unreachable (HTTP_CONTRACT.md); only an answer that was lost is an unknown outcome."""
-        unknown = self.sent and self.label != "timeout"
-        return TemporaryFailure(Reason.UNKNOWN_OUTCOME if unknown else Reason.UNREACHABLE)
+        """A deadline or a failure of TLS is unreachable (HTTP_CONTRACT.md); an answer that was lost is not known."""
+        unknown = self.sent and self.label not in ("timeout", "tls")
+        return TemporaryFailure(Reason.UNKNOWN_OUTCOME if unknown else Reason.UNREACHABLE, sent=self.sent)
 
 
 #: Status to failure, for the statuses that have a row of their own; the platform's words go with the first three.
@@ -99,6 +99,9 @@ _PERMANENT = {
 }
 _WITH_DESCRIPTION = {Reason.REFUSED, Reason.FORBIDDEN}
 _BUSY = {408, 425, 429}
+#: The one 5xx that says that nothing was done (RFC 9110 section 15.6.4).  Behind a 500 the platform may have broken
+#: after it took the message; behind a 502 or 504 a proxy lost the answer to what it had passed on.
+_UNAVAILABLE = 503
 
 
 def failure(answer: Answer, *, key: str, retry_after_maximum: float, now: float) -> Failure | None:
@@ -114,14 +117,18 @@ def failure(answer: Answer, *, key: str, retry_after_maximum: float, now: float)
     status = answer.status
     if answer.success:
         if not answer.whole:
-            return TemporaryFailure(Reason.UNKNOWN_OUTCOME)
-        return None if wire.is_accepted(answer.body) else TemporaryFailure(Reason.MISCONFIGURED)
+            return TemporaryFailure(Reason.UNKNOWN_OUTCOME, sent=True)
+        return None if wire.is_accepted(answer.body) else TemporaryFailure(Reason.MISCONFIGURED, sent=True)
     if status in _PERMANENT:
         reason = _PERMANENT[status]
         return PermanentFailure(reason, description(answer, key) if reason in _WITH_DESCRIPTION else "")
     if status in _BUSY or 500 <= status <= 599:
-        reason = Reason.BUSY if status in _BUSY else Reason.UNREACHABLE
-        return TemporaryFailure(reason, retry_after=retry_after(answer, retry_after_maximum, now))
+        busy = status in _BUSY
+        return TemporaryFailure(
+            Reason.BUSY if busy else Reason.UNREACHABLE,
+            retry_after=retry_after(answer, retry_after_maximum, now),
+            sent=not busy and status != _UNAVAILABLE,
+        )
     return TemporaryFailure(Reason.MISCONFIGURED)
 
 

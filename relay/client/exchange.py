@@ -13,6 +13,7 @@ from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
     ConnectError,
+    ConnectingCancelledError,
     ConnectionRefusedError,
     DNSLookupError,
     TimeoutError,
@@ -65,7 +66,8 @@ async def exchange(
 
     def expired(result: Answer | Failure, _: float) -> Answer:
         if isinstance(result, Failure):
-            raise NoAnswer("timeout", sent=True)
+            # What the deadline cut short has failed by now, and knows how far it was.
+            raise NoAnswer("timeout", sent=result.value.sent if isinstance(result.value, NoAnswer) else True)
         return result
 
     conversation = Deferred.fromCoroutine(_converse(client, clock, method, url, headers, body, limit))
@@ -149,20 +151,22 @@ _CONNECTING: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ..
     (ConnectionRefusedError, "refused"),
     (DNSLookupError, "dns"),
     ((TLSFailure, SSLError, VerificationError, CertificateError), "tls"),
-    (TimeoutError, "timeout"),
+    ((TimeoutError, ConnectingCancelledError), "timeout"),
 )
+#: What tells of a request that was written, at least in part.
+_SENT = (ResponseNeverReceived, RequestTransmissionFailed, ResponseFailed)
 
 
 def no_answer(error: Exception) -> NoAnswer:
     """What *error*, raised by treq or the agent beneath it, means for the request.
 
     Called while *error* is handled, and logs it when it is none of those that a network makes.  A client that is
-    not ours may report a failed TLS handshake as a response that never came.
+    not ours may report a failed TLS handshake as a response that never came; so is TLS that fails later.
     """
     causes = list(_causes(error))
     for kinds, label in _CONNECTING:
         if any(isinstance(cause, kinds) for cause in causes):
-            return NoAnswer(label, sent=False)
+            return NoAnswer(label, sent=isinstance(error, _SENT))
     if isinstance(error, RequestNotSent):
         return NoAnswer("lost", sent=False)
     if isinstance(error, ResponseNeverReceived | RequestTransmissionFailed):

@@ -81,7 +81,7 @@ class Connection(HTTP11ClientProtocol):
     def __init__(self, pool: Pool, key: Hashable, tls_host: str) -> None:
         # HTTP11ClientProtocol's constructor is not annotated.
         cast("Any", super()).__init__(quiescentCallback=self._finished)
-        self.ready: Deferred[Connection] = Deferred(lambda _: self.drop())
+        self.ready: Deferred[Connection] = Deferred(lambda _: self._give_up())
         self.key = key
         self._pool = pool
         self._tls_host = tls_host
@@ -144,6 +144,11 @@ class Connection(HTTP11ClientProtocol):
         """Leave the pool and close."""
         self._pool.forget(self)
         self.drop()
+
+    def _give_up(self) -> None:
+        """The deadline came before the handshake's end: nothing was sent."""
+        self.drop()
+        self._done(TLSFailure("the handshake did not end in time"))
 
     def _done(self, result: Connection | TLSFailure) -> None:
         if self.ready.called:
