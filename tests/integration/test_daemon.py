@@ -449,6 +449,15 @@ def read_until(terminal: int, text: str) -> str:
     return shown
 
 
+class OpenFiles(FolderCase):
+    def test_limit(self) -> None:
+        """A soft limit of open files that is too low for the connections is raised."""
+        command = ("sh", "-c", 'ulimit -Sn 256 && exec "$@"', "sh", *TWISTD)
+        with running(command=command, limits_connections="200") as relay:
+            limits = Path(f"/proc/{relay.pid}/limits").read_text()
+        self.assertEqual(re.search(r"Max open files +(\d+)", limits)[1], "728")
+
+
 @skipUnless(ROOT, "only root can become another user")
 class Users(FolderCase):
     def setUp(self) -> None:
