@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from relay.operate import proxy
+from relay.smtp.limits import is_loopback, peer_address
 
 V1 = b"PROXY TCP4 192.0.2.1 198.51.100.2 40000 587\r\n"
 PROXY = IPv4Address("TCP", "127.0.0.1", 5555)
