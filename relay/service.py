@@ -30,7 +30,7 @@ from relay.embedded.pages import Hint
 from relay.embedded.resource import LARGEST_REQUEST
 from relay.errors import ConfigError, Reason
 from relay.message import parse, template
-from relay.operate import banner, health, signals, tls
+from relay.operate import banner, descriptors, health, signals, tls
 from relay.operate.listening import CannotStart, Listener, Where, host_port, shown
 from relay.operate.log import log_record
 from relay.operate.metrics import Metrics
@@ -198,6 +198,8 @@ class RelayService(MultiService):
             raise error from None
 
     def _bind(self) -> None:
+        if signals.owns_process(self._reactor):
+            descriptors.make_room(descriptors.needed(self.config.limits.connections))
         self._smtp = [listener for listener in self._smtp if listener.bind()]
         if not self._smtp:
             raise CannotStart("no SMTP port can be listened on without root; give another with --listen")

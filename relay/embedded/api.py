@@ -162,10 +162,9 @@ class Send(_OfPlatform):
     async def of(self, tenant: Tenant, request: Request) -> Answer:
         posted = forms.read(header(request, "Content-Type"), header(request, "Content-Encoding"), body(request))
         submission = rules.check(_submission(request, posted), tenant)
-        variables = rules.variables_json(submission)
         fingerprint = rules.fingerprint(submission)
         id = None
-        if variables is not None and submission.idempotency_key:
+        if submission.variables is not None and submission.idempotency_key:
             # A repetition is answered as before, without rendering again.
             key = submission.idempotency_key
             id = await self._platform.read(

@@ -291,7 +291,18 @@ def _body(content: store.Content) -> str:
 
 
 def _pretty(content: store.Content) -> str:
-    return json.dumps(json.loads(content.posted), indent=2, ensure_ascii=False)
+    """The JSON as posted, set out; no more of it than is shown, for depth makes its lines long."""
+    pieces: list[str] = []
+    length = 0
+    try:
+        for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(json.loads(content.posted)):
+            pieces.append(piece)
+            length += len(piece)
+            if length > LONGEST_SHOWN:
+                break
+    except RecursionError:
+        return content.posted.decode("utf-8", "replace")
+    return "".join(pieces)
 
 
 def _nothing(content: store.Content) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
 from relay import wire
 from relay.embedded.accounts import Tenant
-from relay.values import Attachment, Submission
+from relay.values import Attachment, JSONObject, Submission
 
 #: The tag of a message that has none; it does not count among an account's tags.
 UNTAGGED = "untagged"
@@ -23,6 +23,9 @@ MOST_TAGS = 400
 
 #: Longest text field but the body, in characters: subjects and names, not documents.
 LONGEST_FIELD = 10_000
+
+#: Deepest nesting of variables.
+DEEPEST_VARIABLES = 100
 
 _TAG = re.compile(rf"[a-z0-9._-]{{1,{LONGEST_TAG}}}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -63,6 +66,7 @@ def check(submission: Submission, tenant: Tenant) -> Submission:
         if name != "body":
             _check_line(name, getattr(submission, name))
     _check_recipient(submission.to)
+    _check_variables(submission.variables)
     checked = attrs.evolve(submission, tag=_tag(submission.tag), body=storable(submission.body))
     if checked.template:
         raise Refused(403, "Template not available", f"This account has no such template: {checked.template}")
@@ -78,19 +82,17 @@ def storable(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text)
 
 
-def variables_json(submission: Submission) -> str | None:
-    """The variables as JSON, None where there are none.
+def _check_variables(variables: JSONObject | None) -> None:
+    """Bound what every later step walks through: how deep that goes by itself depends on the Python.
 
-    :raises Refused: they hold what is not JSON (NaN, infinity), or are nested too deeply.
+    :raises Refused: 400, the variables are nested too deeply.
     """
-    if submission.variables is None:
-        return None
-    try:
-        return json.dumps(submission.variables, allow_nan=False)
-    except ValueError:
-        raise wrong("variables: NaN and Infinity are not JSON") from None
-    except RecursionError:
-        raise wrong("variables: are nested too deeply") from None
+    level: list[object] = [variables]
+    for _ in range(DEEPEST_VARIABLES):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return
+    raise wrong(f"variables: are nested more than {DEEPEST_VARIABLES} deep")
 
 
 def fingerprint(submission: Submission) -> str:
@@ -126,6 +128,12 @@ def _check_recipient(to: str) -> None:
     local, _, domain = to.rpartition("@")
     if not _ADDRESS.fullmatch(to) or len(local) > 64 or len(domain) > 255:
         raise wrong(f"to: is not an address like name@example.com: {to[:100]}")
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _tag(given: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from html import escape
@@ -18,6 +19,9 @@ _CLOSING = {"{{": "}}", "{%": "%}", "{#": "#}"}
 #: What ends a sentence, not a link.
 _PUNCTUATION = ".,;:!?'*_"
 
+#: Links and tags that are looked for; past them all is data.  Bounds the time and the growth of the text.
+MOST_PIECES = 20_000
+
 
 def to_html(text: str, *, templated: bool = False) -> str:
     """*text* as an HTML document.
@@ -31,7 +35,7 @@ def to_html(text: str, *, templated: bool = False) -> str:
 def _pieces(text: str) -> Iterator[str]:
     """The HTML of plain text, piece by piece."""
     position = 0
-    for match in _LINK.finditer(text):
+    for match in itertools.islice(_LINK.finditer(text), MOST_PIECES):
         link = _trimmed(match[0])
         yield _data(text[position : match.start()])
         yield _anchor(link)
@@ -43,7 +47,10 @@ def _template_pieces(text: str) -> Iterator[str]:
     """The same of a template.  A tag that is never closed is data; its closing is looked for once, not from each."""
     position = start = 0
     unclosed: set[str] = set()
-    while (match := _LINK_OR_TAG.search(text, start)) is not None:
+    for _ in range(MOST_PIECES):
+        match = _LINK_OR_TAG.search(text, start)
+        if match is None:
+            break
         found, start = match[0], match.end()
         closing = _CLOSING.get(found)
         if closing is None:

@@ -9,23 +9,12 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from relay.errors import PermanentFailure, Reason
-from relay.message import headers, words
+from relay.message import emailmessage, headers, words
 
 NAME = "X-Transactional-Variables"
 
 #: Octets of the header's first line that are not value.
 _BEFORE = len(NAME) + 1
-
-#: Python's EmailMessage adds a space where it folds before an encoded word, beside the one that is text.
-_PYTHON_FOLD = re.compile(rb"(\?=)?(?:[ \t]\r?\n[ \t]|\r?\n[ \t]{2})=\?")
-
-#: It also puts two words on one line of 78, with nothing but the space between them that is text.  Others start a
-#: second word only where the first is full.
-_PYTHON_PAIR = re.compile(rb"(=\?utf-8\?[qb]\?[^?\s]*\?=) (?=(=\?utf-8\?[qb]\?[^?\s]*\?=))")
-_PYTHON_LINE = 78
-
-#: A space that counts between two words, because it is a word itself (RFC 2047 section 6.2).
-_SPACE = b" =?utf-8?q?_?= "
 
 #: Digits that no double needs more of: an integer with more is out of its range (RFC 8259 section 6).
 _LONGEST_INTEGER = 310
@@ -61,21 +50,13 @@ def _object(value: bytes, deepest: int) -> dict[str, Any]:
     if b"=?" not in value:
         text = headers.text(value, _BEFORE)
         return _loads(text, deepest) if text else {}
-    text = headers.text(_mended(value), _BEFORE)
+    text = headers.text(emailmessage.restore_spaces(value), _BEFORE)
     for reading in (words.decode_separate(text), words.decode(text)):
         try:
             return _loads(reading, deepest)
         except PermanentFailure as failure:
             refusal = failure
     raise refusal
-
-
-def _mended(value: bytes) -> bytes:
-    """*value* with those spaces around encoded words that Python loses, or doubles."""
-    value = _PYTHON_PAIR.sub(
-        lambda pair: pair[1] + (_SPACE if len(pair[1]) + len(pair[2]) + 2 <= _PYTHON_LINE else b" "), value
-    )
-    return _PYTHON_FOLD.sub(lambda fold: b"?=" + _SPACE + b"=?" if fold[1] else b" =?", value)
 
 
 def _loads(text: str, deepest: int) -> dict[str, Any]:

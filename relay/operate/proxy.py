@@ -29,6 +29,9 @@ _LONGEST_V2 = 4096
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
+#: A client whose address the proxy cannot tell: it is nobody's, and so not loopback's either.
+UNKNOWN = IPv4Address("TCP", "unknown", 0)
+
 log = Logger()
 
 
@@ -40,7 +43,7 @@ class InvalidHeader(ValueError):
 class Header:
     """A complete header.
 
-    :ivar source: the client, or None where the proxy speaks for itself (LOCAL, UNKNOWN).
+    :ivar source: the client, :data:`UNKNOWN` where the proxy cannot tell, or None where it speaks for itself (LOCAL).
     :ivar destination: the address that the client connected to, or None.
     :ivar length: octets of the header; the session's follow.
     """
@@ -71,7 +74,7 @@ def _parse_v1(data: bytes) -> Header | None:
     length = len(line) + 2
     fields = line.decode("latin-1").split(" ")
     if fields[1] == "UNKNOWN":
-        return Header(None, None, length)
+        return Header(UNKNOWN, None, length)
     if len(fields) != 6 or fields[1] not in ("TCP4", "TCP6"):
         raise InvalidHeader("not PROXY, family, two addresses and two ports")
     return Header(_address(fields[1], fields[2], fields[4]), _address(fields[1], fields[3], fields[5]), length)
@@ -96,8 +99,10 @@ def _parse_v2(data: bytes) -> Header | None:
         raise InvalidHeader("unknown version or command, or too long")
     if len(data) < 16 + length:
         return None
-    if version_command == 0x20 or family not in (0x11, 0x21):  # LOCAL, or neither TCP over IPv4 nor over IPv6
+    if version_command == 0x20:  # LOCAL
         return Header(None, None, 16 + length)
+    if family not in (0x11, 0x21):  # neither TCP over IPv4 nor over IPv6
+        return Header(UNKNOWN, None, 16 + length)
     layout = "!4s4sHH" if family == 0x11 else "!16s16sHH"
     if length < struct.calcsize(layout):
         raise InvalidHeader("too short for its addresses")

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.cred.checkers import ANONYMOUS, AllowAnonymousAccess, ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
@@ -170,7 +170,7 @@ class APIKey:
     """What AUTH brings: any user name, the key as password, and the address that it came from."""
 
     username: bytes
-    password: bytes
+    password: bytes = field(repr=False)
     peer: str
 
     def checkPassword(self, password: bytes) -> bool:

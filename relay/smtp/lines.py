@@ -17,11 +17,12 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.mail.smtp import ESMTP, SMTPServerError
 from twisted.python.failure import Failure as TwistedFailure
+from zope.interface import implementer
 
 from relay import replies
 from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
@@ -48,6 +49,7 @@ _UNCOUNTED = frozenset([Reason.TOO_MANY_RECIPIENTS, Reason.MEMORY, Reason.RATE, 
 Work = Coroutine[Any, Any, None]
 
 
+@implementer(IHalfCloseableProtocol)
 class LineLayer(ESMTP):
     """Reads lines and messages from the transport and runs them one at a time; a subclass knows what they mean."""
 
@@ -69,6 +71,7 @@ class LineLayer(ESMTP):
         self._reading = False  # we are in _read
         self._stalled = False  # the peer does not read
         self._paused = False  # we do not read the socket
+        self._half_closed = False  # the client will send nothing more
         self._turned_away = False
         self._handshaking = False  # STARTTLS was answered, and nothing has come in TLS yet
         self._closing = False
@@ -131,6 +134,17 @@ class LineLayer(ESMTP):
         self._log_out()
         if not self._busy:
             self.factory.closed(self, self.peer, self._turned_away)
+
+    def readConnectionLost(self) -> None:
+        """The client will send nothing more, but may still read: it gets the answers to what it sent."""
+        self._half_closed = True
+        if self._closing:
+            self.transport.loseConnection()
+        elif not self._busy:
+            self._close(None)
+
+    def writeConnectionLost(self) -> None:
+        """We will send nothing more."""
 
     def dataReceived(self, data: bytes) -> None:
         """Octets from the client."""
@@ -247,7 +261,7 @@ class LineLayer(ESMTP):
         self.transport.unregisterProducer()
         if self._paused:
             self.transport.resumeProducing()
-        if linger and not self.startedTLS and ITCPTransport.providedBy(self.transport):
+        if linger and not (self.startedTLS or self._half_closed) and ITCPTransport.providedBy(self.transport):
             self.transport.loseWriteConnection()
         else:
             self.transport.loseConnection()
@@ -315,6 +329,8 @@ class LineLayer(ESMTP):
         if not self._closing:
             self._start_idle()
             self._read()
+        if self._half_closed and not self._busy:
+            self._close(None)
 
     # Stopping
 

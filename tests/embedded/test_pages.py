@@ -201,6 +201,19 @@ class MessageTests(PagesCase):
         self.assertIn("Only the first", text)
         self.assertNotIn("x" * 1_000_001, text)
 
+    def test_deep_json(self) -> None:
+        """JSON that is deep and would be long when set out is shown as far as that is of use."""
+        for depth in (800, 9000):
+            nested = b"[" * depth + b"1," * 10_000 + b"1" + b"]" * depth
+            headers = {"X-Auth-APIKey": self.backend.api_key}
+            body = b'{"to":"a@b","subject":"s","body":"b","extra":%b}' % nested
+            reply = ask(self.site, "POST", "/api/transactional/send", headers, body)
+            # How deep is too deep depends on the Python.
+            self.assertEqual(reply.status, 200 if depth == 800 else reply.status)
+            if reply.status == 200:
+                text = self.page(f"/message/{reply.json['id']}?view=json").text
+                self.assertLess(len(text), 1_200_000)
+
     def test_method(self) -> None:
         """The pages are read, never written."""
         reply = ask(self.site, "POST", self.path)

@@ -26,7 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relay.operate import tls
 
-from . import support
+from . import platform, support
 from .support import ANY, PATIENCE, SMTP_RELAY, TWISTD, Relay, fails, running
 
 ROOT = os.geteuid() == 0
@@ -40,6 +40,7 @@ def client(relay: Relay, port: int = 0, *, login: bool = True) -> smtplib.SMTP:
     """A session over STARTTLS that trusts the relay's certificate, signed in."""
     session = smtplib.SMTP("127.0.0.1", port or relay.port, timeout=PATIENCE)
     session.starttls(context=ssl.create_default_context(cafile=str(relay.certificate)))
+    session.ehlo()
     if login:
         session.login("anyone", relay.api_key)
     return session
@@ -143,6 +144,50 @@ class FirstMessage(FolderCase):
             self.assertEqual(os.stat(relay.data).st_mode & 0o777, 0o700)
         with running(folder=self.folder) as relay:
             self.assertEqual((relay.api_key, relay.certificate.read_bytes(), relay.messages()), before)
+
+
+class KeyLeaks(FolderCase):
+    KEY = "canary-0123456789abcdef"
+
+    def answer(self, post: platform.Post) -> tuple[int, object]:
+        """What the recipient's name asks for."""
+        kind = post.fields["to"].partition("@")[0]
+        if kind == "slow":
+            self.slow.wait(PATIENCE)
+        error = {"title": "Error", "description": f"your key {self.KEY} is broken"}
+        return {"bob": (200, {"result": "ok"}), "slow": (200, {}), "refused": (400, error)}.get(kind, (500, error))
+
+    def test_canary(self) -> None:
+        """A key leaves no trace in logs, state or metrics: not by success, refusal, bad base64, 5xx nor a timeout."""
+        self.slow = threading.Event()
+        self.addCleanup(self.slow.set)
+        with platform.running(self.KEY) as there:
+            there.answer = self.answer
+            with running(backend=there.url, dashboard="", folder=self.folder, platform_timeout="0.5") as relay:
+                codes = [self.send(relay, recipient) for recipient in ("bob", "refused", "broken", "slow")]
+                self.assertEqual(codes, [250, 554, 451, 451])
+                with client(relay, login=False) as session:
+                    for word in (f"AUTH PLAIN ={self.KEY}", f"AUTH {self.KEY}", f"{self.KEY} x", f"MAIL {self.KEY}"):
+                        self.assertGreaterEqual(session.docmd(word)[0], 500)
+                with client(relay, login=False) as session:
+                    error = self.assertRaises(smtplib.SMTPAuthenticationError, session.login, "x", f"{self.KEY}-wrong")
+                    self.assertEqual(error.smtp_code, 535)
+                pages = relay.get("/metrics")[1] + relay.get("/readyz")[1]
+        self.assertEqual(len(there.posts), 4)
+        state = [each.read_bytes() for each in self.folder.rglob("*") if each.is_file()]
+        for text in (relay.output, pages, *(each.decode("latin-1") for each in state)):
+            self.assertNotIn(self.KEY, text)
+
+    def send(self, relay: Relay, name: str) -> int:
+        """The code of the reply to a message that brings the key in its header."""
+        sent = message()
+        sent["X-Auth-APIKey"] = self.KEY
+        with client(relay, login=False) as session:
+            session.mail("ann@example.com")
+            session.rcpt(f"{name}@example.com")
+            code, text = session.data(sent.as_bytes())
+        self.assertNotIn(self.KEY, text.decode())
+        return code
 
 
 class Endpoints(FolderCase):
@@ -447,6 +492,15 @@ def read_until(terminal: int, text: str) -> str:
         except OSError:  # the program has ended
             break
     return shown
+
+
+class OpenFiles(FolderCase):
+    def test_limit(self) -> None:
+        """A soft limit of open files that is too low for the connections is raised."""
+        command = ("sh", "-c", 'ulimit -Sn 256 && exec "$@"', "sh", *TWISTD)
+        with running(command=command, limits_connections="200") as relay:
+            limits = Path(f"/proc/{relay.pid}/limits").read_text()
+        self.assertEqual(re.search(r"Max open files +(\d+)", limits)[1], "728")
 
 
 @skipUnless(ROOT, "only root can become another user")

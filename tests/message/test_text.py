@@ -41,6 +41,12 @@ class PlainTests(SynchronousTestCase):
         self.check("https://x/a_(b)", '<a href="https://x/a_(b)">https://x/a_(b)</a>')
         self.check("javascript:alert(1) ftp://x", "javascript:alert(1) ftp://x")
 
+    def test_many(self) -> None:
+        """Past a number of links the others are text."""
+        html = text.to_html("http://x " * (text.MOST_PIECES + 7))
+        self.assertEqual(text.MOST_PIECES, html.count("<a "))
+        self.assertTrue(html.rpartition("</a>")[2].startswith(" http://x http://x "))
+
 
 class TemplateTests(SynchronousTestCase):
     """The same of a template."""

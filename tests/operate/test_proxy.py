@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from relay.operate import proxy
+from relay.smtp.limits import is_loopback, peer_address
 
 V1 = b"PROXY TCP4 192.0.2.1 198.51.100.2 40000 587\r\n"
 PROXY = IPv4Address("TCP", "127.0.0.1", 5555)
@@ -98,10 +99,15 @@ class Headers(ProxyCase):
             self.assertEqual(session.data, b"EHLO x\r\n")
 
     def test_own_connections_of_the_proxy(self) -> None:
-        """A health check of the proxy (LOCAL, UNKNOWN) has the proxy's own address."""
-        for header in (b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN ff:: ff:: 1 2\r\n", v2("192.0.2.1", "192.0.2.2", 0x20)):
+        """A health check of the proxy (LOCAL) has the proxy's own address."""
+        self.connect()[0].dataReceived(v2("192.0.2.1", "192.0.2.2", 0x20))
+        self.assertEqual(self.sessions.made[-1].peer, PROXY)
+
+    def test_unknown_client(self) -> None:
+        """A client whose address the proxy cannot tell is not taken for loopback, which needs no TLS."""
+        for header in (b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN ff:: ff:: 1 2\r\n"):
             self.connect()[0].dataReceived(header)
-            self.assertEqual(self.sessions.made[-1].peer, PROXY)
+            self.assertFalse(is_loopback(peer_address(self.sessions.made[-1].peer)))
 
     def test_nothing_before_the_header(self) -> None:
         """No greeting is sent, and no session begun, before the header is complete, however it is cut."""

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.policy import Auth, Limits, Session
-from relay.smtp.auth import Keys
+from relay.smtp.auth import APIKey, Keys
 from relay.testing import KEY, Dialogue, FakePlatform, make_message
 from relay.values import Account
 from tests.smtp.test_session import QUEUED, SessionCase
@@ -224,6 +224,14 @@ class AuthOctetTests(AuthTests):
     """The same, one octet at a time."""
 
     one_octet_at_a_time = True
+
+
+class CredentialsTests(SynchronousTestCase):
+    """:class:`relay.smtp.auth.APIKey`."""
+
+    def test_key_is_not_shown(self) -> None:
+        """Credentials do not show the key."""
+        self.assertNotIn(WRONG, repr(APIKey(b"user", WRONG.encode(), "192.0.2.1")))
 
 
 class RequireTLSTests(SessionCase):
