@@ -49,6 +49,7 @@ class Backend:
     :param clock: for the deadlines.
     :param answered: told a label for every answer: its status, or one of :class:`~relay.client.answers.NoAnswer`.
     :param now: seconds since the epoch.
+    :ivar url: *url* in its final form, which names the platform in the log and the spool; it holds no secret.
     :raises ConfigError: *url* is not an absolute http or https URL.
     """
 
@@ -64,6 +65,7 @@ class Backend:
     ) -> None:
         self._policy = policy or Platform()
         base = base_url(url)
+        self.url = base.to_text()
         self._send_url = join(base, self._policy.send_path)
         self._ping_url = join(base, self._policy.ping_path)
         self._client = client
