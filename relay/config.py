@@ -29,7 +29,7 @@ import attrs
 from attrs import field, frozen
 
 from relay.errors import ConfigError
-from relay.policy import Auth, Content, Limits, Platform, Session
+from relay.policy import Auth, Breaker, Content, Delivery, Failures, Ledger, Limits, Platform, Session, Spool
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -99,6 +99,18 @@ def _url(text: str) -> str:
     if "@" in parts.netloc:
         raise ValueError("must not hold a user name or password: the API key of each message is what signs in")
     return text.rstrip("/")
+
+
+def _database(text: str) -> str:
+    if not re.match(r"postgres(?:ql)?://[^/\s]*/[^\s]+\Z", text):
+        raise ValueError("must be postgresql://user:password@host/database, or be left out for SQLite under data")
+    return text
+
+
+def _webhook(text: str) -> str:
+    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname:
+        raise ValueError("must be a URL that begins with http:// or https://")
+    return text
 
 
 def _hostname(text: str) -> str:
@@ -174,7 +186,7 @@ def _top(
 class Config:
     """The whole configuration.  Paths are absolute.
 
-    :ivar backend: base URL of the platform; ``""`` is the embedded backend.
+    :ivar backend: base URLs of the platforms; none is the embedded backend.
     :ivar certificate: PEM file, leaf first; ``""``: the relay makes one under *data*.
     :ivar sources: where each key that is not a default came from: ``--listen``, ``SMTP_RELAY_LISTEN``,
         ``/etc/smtp-relay.toml``.
@@ -185,7 +197,15 @@ class Config:
         "SMTP listeners, Twisted endpoints. A default port that needs root is left out with a warning.",
         _endpoint,
     )
-    backend: str = _top("", "The platform's URL, http or https.", _url, shown="the embedded backend")
+    backend: tuple[str, ...] = _top(
+        (), "URL of the platform, http or https; several stand in for each other.", _url, shown="the embedded backend"
+    )
+    backend_order: str = _top(
+        "in-order",
+        "Which of several platforms is tried first: the first that works, or another one each time.",
+        flag=False,
+        choices=("in-order", "round-robin"),
+    )
     hostname: str = _top(_host, "The name in the greeting and the certificate.", _hostname, shown="this host's name")
     certificate: str = _top("", "PEM file of the certificate and its chain.", _file, shown="made on first start")
     private_key: str = _top("", "PEM file of the certificate's key.", _file, shown="made on first start")
@@ -211,6 +231,11 @@ class Config:
     limits: Limits = field(factory=Limits)
     auth: Auth = field(factory=Auth)
     platform: Platform = field(factory=Platform)
+    delivery: Delivery = field(factory=Delivery)
+    spool: Spool = field(factory=Spool)
+    breaker: Breaker = field(factory=Breaker)
+    ledger: Ledger = field(factory=Ledger)
+    failures: Failures = field(factory=Failures)
     sources: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
     def source(self, key: str) -> str:
@@ -225,16 +250,30 @@ _GROUPS: dict[str, tuple[str, type[Any]]] = {
     "limits": ("limits", Limits),
     "auth": ("auth", Auth),
     "platform": ("platform", Platform),
+    "delivery": ("delivery", Delivery),
+    "spool": ("spool", Spool),
+    "breaker": ("breaker", Breaker),
+    "ledger": ("ledger", Ledger),
+    "failures": ("failures", Failures),
 }
+
+#: Keys of the tables that have a flag.
+_FLAGS = {"spool.url": "--spool", "spool.key_file": "--spool-key-file"}
 
 _CHECKS: dict[str, Callable[[str], str]] = {
     "platform.ca_file": _file,
     "platform.send_path": _path_of_url,
     "platform.ping_path": _path_of_url,
+    "spool.url": _database,
+    "spool.key_file": _file,
+    "failures.webhook": _webhook,
 }
 
+#: Keys whose value may hold a secret: a password, or a URL that is one.
+_SECRETS = frozenset({"spool.url", "failures.webhook"})
+
 #: Keys that hold a path; a relative one is taken from the file's directory, or from the current one.
-_PATHS = frozenset({"certificate", "private_key", "data", "platform.ca_file"})
+_PATHS = frozenset({"certificate", "private_key", "data", "platform.ca_file", "spool.key_file"})
 
 
 @frozen
@@ -261,7 +300,7 @@ class Key:
 
     @property
     def flag(self) -> str:
-        return f"--{self.path.replace('_', '-')}" if self.metadata.get("flag") else ""
+        return f"--{self.path.replace('_', '-')}" if self.metadata.get("flag") else _FLAGS.get(self.path, "")
 
     @property
     def is_list(self) -> bool:
@@ -292,8 +331,10 @@ class Key:
         :raises ValueError: with what is allowed, one argument for each problem.
         """
         if self.is_list:
-            items = raw.split() if isinstance(raw, str) and text else raw
-            if not isinstance(items, list | tuple) or not items or not all(isinstance(each, str) for each in items):
+            items = (raw.split() if text else [raw]) if isinstance(raw, str) else raw
+            if not isinstance(items, list | tuple) or not all(isinstance(each, str) for each in items):
+                raise ValueError("must be a list of strings")
+            if not items and self.default:
                 raise ValueError("must be a list of strings with at least one")
             return self._all_checked(items)
         value = self._from_text(raw) if text else self._from_file(raw)
@@ -362,7 +403,7 @@ def _keys() -> Iterator[Key]:
 KEYS = tuple(_keys())
 _BY_PATH = {key.path: key for key in KEYS}
 _BY_ENV = {key.env: key for key in KEYS}
-_BY_FLAG = {key.name: key for key in KEYS if key.flag}
+_BY_FLAG = {key.flag.removeprefix("--").replace("-", "_"): key for key in KEYS if key.flag}
 
 
 # --- where values come from
@@ -443,7 +484,8 @@ def _from_file(path: str, problems: list[str]) -> Iterator[_Given]:
         inner = {f"{name}.{each}": value[each] for each in value} if isinstance(value, dict) else {name: value}
         for dotted, raw in inner.items():
             if dotted in _BY_PATH:
-                yield _Given(_BY_PATH[dotted], path, f"{path}: {dotted} = {_shown(raw)}", raw, False, base)
+                said = "…" if dotted in _SECRETS else _shown(raw)
+                yield _Given(_BY_PATH[dotted], path, f"{path}: {dotted} = {said}", raw, False, base)
             else:
                 problems.append(f"{path}: {dotted}: unknown key{_did_you_mean(dotted, _BY_PATH)}")
 
@@ -455,7 +497,8 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> Iterat
         if name not in _BY_ENV:
             problems.append(f"{name}: unknown variable{_did_you_mean(name, _BY_ENV)}")
         elif value.strip():
-            yield _Given(_BY_ENV[name], name, f"{name}={_shown(value, quote=False)}", value.strip())
+            said = "…" if _BY_ENV[name].path in _SECRETS else _shown(value, quote=False)
+            yield _Given(_BY_ENV[name], name, f"{name}={said}", value.strip())
 
 
 def _from_flags(flags: Mapping[str, Any]) -> Iterator[_Given]:
@@ -463,7 +506,8 @@ def _from_flags(flags: Mapping[str, Any]) -> Iterator[_Given]:
         if name in _BY_FLAG and value:
             key = _BY_FLAG[name]
             said = " ".join(value) if isinstance(value, list | tuple) else str(value)
-            yield _Given(key, key.flag, f"{key.flag} {_shown(said, quote=False)}", value)
+            shown = "…" if key.path in _SECRETS else _shown(said, quote=False)
+            yield _Given(key, key.flag, f"{key.flag} {shown}", value)
 
 
 def _did_you_mean(word: str, words: typing.Iterable[str]) -> str:
@@ -494,7 +538,8 @@ def effective(config: Config) -> str:
             lines.append(f"\n[{table}]")
         value = getattr(getattr(config, key.group) if key.group else config, key.name)
         source = config.sources.get(key.path, "default")
-        lines.append(f"{key.name} = {_toml(value)}  # {source}")
+        shown = "…" if value and key.path in _SECRETS else value
+        lines.append(f"{key.name} = {_toml(shown)}  # {source}")
     return "\n".join(lines) + "\n"
 
 

@@ -42,6 +42,10 @@ class Options(usage.Options):
         """SMTP listener, a Twisted endpoint such as tcp:2525; may be given more than once. (SMTP_RELAY_LISTEN)"""
         self.setdefault("listen", []).append(endpoint)
 
+    def opt_backend(self, url: str) -> None:
+        """The platform's URL; of several the next is tried when one is unreachable. (SMTP_RELAY_BACKEND)"""
+        self.setdefault("backend", []).append(url)
+
     def opt_version(self) -> None:
         """Show the relay's version and leave."""
         print(f"smtp-relay {__version__}")

@@ -26,7 +26,7 @@ class Sources(ConfigCase):
         """With nothing given, every key has the default of the shared documents."""
         loaded = config.load()
         self.assertEqual(loaded.listen, ("tcp:587", "tcp:2525", "tcp:8025"))
-        self.assertEqual(loaded.backend, "")
+        self.assertEqual(loaded.backend, ())
         self.assertEqual(loaded.admin, "tcp:9587:interface=127.0.0.1")
         self.assertEqual(loaded.limits, policy.Limits())
         self.assertEqual(loaded.session, policy.Session())
@@ -60,7 +60,7 @@ class Sources(ConfigCase):
         self.assertEqual(loaded.listen, ("tcp:2525", "tcp:8025:interface=127.0.0.1"))
         self.assertEqual(loaded.limits.message_size, 4096)
         self.assertIs(loaded.session.header_auth, False)
-        self.assertEqual(loaded.backend, "")
+        self.assertEqual(loaded.backend, ())
 
     def test_precedence(self):
         """A flag wins over the environment, that over the file; the source of each key is known."""
@@ -71,7 +71,7 @@ class Sources(ConfigCase):
             "SMTP_RELAY_BACKEND": "http://env",
         }
         loaded = config.load({"hostname": "flag.example", "backend": None, "listen": []}, environ)
-        self.assertEqual((loaded.hostname, loaded.backend, loaded.admin), ("flag.example", "http://env", "tcp:1"))
+        self.assertEqual((loaded.hostname, loaded.backend, loaded.admin), ("flag.example", ("http://env",), "tcp:1"))
         self.assertEqual(loaded.source("hostname"), "--hostname")
         self.assertEqual(loaded.source("backend"), "SMTP_RELAY_BACKEND")
         self.assertEqual(loaded.source("admin"), path)
@@ -134,7 +134,6 @@ class Problems(ConfigCase):
         """true is no number, a string no list, 1.5 no integer, a number no table."""
         for text in (
             "[limits]\nrecipients = true\n",
-            'listen = "tcp:2525"\n',
             "listen = []\n",
             "[limits]\nrecipients = 1.5\n",
             "limits = 3\n",
@@ -200,7 +199,7 @@ class Problems(ConfigCase):
 
     def test_backend(self):
         """The backend is an http or https URL; a password in it is refused and not repeated."""
-        self.assertEqual(config.load({"backend": "https://api.example.com/v1/"}).backend, "https://api.example.com/v1")
+        self.assertEqual(config.load({"backend": "https://api.example.com/v1/"}).backend, ("https://api.example.com/v1",))
         for bad in ("api.example.com", "ftp://x", "http://", "http://x/?a", "http://[::1", "http://x:port"):
             with self.subTest(bad):
                 self.assertIn("must be a URL", self.problems({"backend": bad})[0])

@@ -43,7 +43,7 @@ class OptionsTests(TapCase):
             "--admin", "tcp:1", "--dashboard", "tcp:2", "--log-format", "json",
         ).configuration  # fmt: skip
         self.assertEqual(config.listen, ("tcp:2525", "tcp:8025"))
-        self.assertEqual((config.backend, config.hostname, config.data), ("http://x", "h", "/d"))
+        self.assertEqual((config.backend, config.hostname, config.data), (("http://x",), "h", "/d"))
         self.assertEqual((config.admin, config.dashboard, config.log_format), ("tcp:1", "tcp:2", "json"))
         self.assertEqual(config.source("listen"), "--listen")
 
