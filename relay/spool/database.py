@@ -1,0 +1,324 @@
+"""What differs between SQLite and PostgreSQL: how to connect, what an error means, where numbers come from."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.pool import NullPool
+
+from relay.errors import ConfigError
+from relay.spool.schema import messages, notices, recipients
+
+#: Most rows in one INSERT, most values in one IN: SQLite before 3.32 takes 999 parameters.
+CHUNK = 64
+
+#: How long SQLite waits for the command line's lock, in milliseconds.
+BUSY = 10_000
+
+#: What psycopg is told, unless the URL says otherwise: a server that is gone is noticed, and one that hangs.
+_POSTGRESQL = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+    "application_name": "smtp-relay",
+}
+
+
+class Trouble(Enum):
+    """What an error of the database means."""
+
+    #: The statement's own fault; the connection is good.
+    OWN = "own"
+    #: No space; the connection is good.
+    FULL = "full"
+    #: The connection cannot be trusted: close it and open it again.
+    BROKEN = "broken"
+
+
+class Database(Protocol):
+    """One of the two; used by the writer thread only.
+
+    :ivar shared: whether other processes may put and take rows.
+    :ivar place: what to call it in a message to people, without a password.
+    """
+
+    shared: bool
+    place: str
+
+    def lock(self) -> None:
+        """Keep other relays away where they must be.
+
+        :raises ConfigError: another one is there.
+        """
+
+    def unlock(self) -> None:
+        """Let others in."""
+
+    def connect(self) -> sa.Connection:
+        """A new connection, ready for transactions that write."""
+
+    def exclude(self, connection: sa.Connection) -> None:
+        """Let nobody else prepare the database until the transaction ends."""
+
+    def now(self, connection: sa.Connection) -> float | None:
+        """The server's time, None where the machine's counts."""
+
+    def numbers(self, connection: sa.Connection, count: int) -> Sequence[int]:
+        """*count* new numbers for rows, ascending."""
+
+    def free(self, connection: sa.Connection) -> int | None:
+        """Bytes that the volume has left, None where nobody knows."""
+
+    def changes(self, connection: sa.Connection) -> int:
+        """Another number than before when another process may have changed something."""
+
+    def trim(self, connection: sa.Connection) -> None:
+        """Give a little of the space that is no longer used back to the volume."""
+
+    def trouble(self, error: BaseException) -> Trouble:
+        """What *error* means."""
+
+
+def database(url: str) -> Database:
+    """The database at *url*, not yet opened.
+
+    :raises ConfigError: no such kind of database, or its driver is missing.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except exc.ArgumentError:
+        raise ConfigError(["spool.url: not a URL; use postgresql://user:password@host/database"]) from None
+    kind = parsed.drivername.partition("+")[0]
+    if kind == "sqlite" and parsed.database:
+        return SQLite(Path(parsed.database))
+    if kind in ("postgresql", "postgres"):
+        return PostgreSQL(parsed)
+    raise ConfigError([f"spool.url: {parsed.drivername} is not known; use postgresql://user:password@host/database"])
+
+
+class SQLite:
+    """A file, for one relay and for the command line beside it."""
+
+    shared = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.place = str(path)
+        self._lock: int | None = None
+        self._next = 0
+        self._engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(path)),
+            poolclass=NullPool,
+            hide_parameters=True,
+            # One statement a table and number of rows is kept compiled.
+            connect_args={"check_same_thread": False, "cached_statements": 512},
+        )
+        sa.event.listen(self._engine, "connect", _prepare_sqlite)
+        sa.event.listen(self._engine, "begin", _begin_immediate)
+
+    def lock(self) -> None:
+        path = self.path.with_name(f"{self.path.name}.lock")
+        try:
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ConfigError([f"data: cannot write {path}: {error.strerror}"]) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.unlock()
+            raise ConfigError(
+                [f"data: another smtp-relay uses {self.path}; stop it, or choose another folder with --data"]
+            ) from None
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def connect(self) -> sa.Connection:
+        if not self.path.exists():
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._next = 0
+        return self._engine.connect()
+
+    def exclude(self, connection: sa.Connection) -> None:
+        """Its transaction does."""
+
+    def now(self, connection: sa.Connection) -> float | None:
+        return None
+
+    def numbers(self, connection: sa.Connection, count: int) -> Sequence[int]:
+        """This process is the only one that inserts, so it counts itself."""
+        if not self._next:
+            columns = (messages.c.seq, recipients.c.row, notices.c.row)
+            highest = (connection.execute(sa.select(sa.func.max(column))).scalar() for column in columns)
+            self._next = 1 + max(found or 0 for found in highest)
+        first, self._next = self._next, self._next + count
+        return range(first, first + count)
+
+    def free(self, connection: sa.Connection) -> int | None:
+        """Pages of the file that hold nothing are as good as space on the volume."""
+        unused = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+        return shutil.disk_usage(self.path.parent).free + int(unused) * _page_size(connection)
+
+    def changes(self, connection: sa.Connection) -> int:
+        return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+
+    def trim(self, connection: sa.Connection) -> None:
+        # 16 MiB at a time: the writer waits for it.
+        connection.exec_driver_sql("PRAGMA incremental_vacuum(4096)").all()
+
+    def trouble(self, error: BaseException) -> Trouble:
+        if not isinstance(error, exc.DBAPIError) or isinstance(error, exc.IntegrityError | exc.ProgrammingError):
+            return Trouble.OWN
+        # sqlite3 gives the result code from Python 3.11 on only.
+        return Trouble.FULL if "disk is full" in str(error.orig) else Trouble.BROKEN
+
+
+class PostgreSQL:
+    """A server, for several relays."""
+
+    shared = True
+
+    def __init__(self, url: sa.URL) -> None:
+        self.place = url.render_as_string(hide_password=True)
+        query = {**_POSTGRESQL, **url.query}
+        try:
+            self._engine = sa.create_engine(
+                url.set(drivername="postgresql+psycopg", query=query), poolclass=NullPool, hide_parameters=True
+            )
+        except ImportError:
+            raise ConfigError(
+                ["spool.url: PostgreSQL needs psycopg; install it with: pip install 'smtp-relay[postgres]'"]
+            ) from None
+        sa.event.listen(self._engine, "connect", _prepare_postgresql)
+
+    def lock(self) -> None:
+        """Several relays are welcome."""
+
+    def unlock(self) -> None:
+        """There is no lock."""
+
+    def connect(self) -> sa.Connection:
+        return self._engine.connect()
+
+    def exclude(self, connection: sa.Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        # Any number that other programs do not use.
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(2041890573)")
+
+    def now(self, connection: sa.Connection) -> float | None:
+        return float(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one())
+
+    def numbers(self, connection: sa.Connection, count: int) -> Sequence[int]:
+        found = connection.exec_driver_sql(
+            "SELECT nextval('spool_serial') FROM generate_series(1, %s)", (count,)
+        ).scalars()
+        return sorted(int(number) for number in found)
+
+    def free(self, connection: sa.Connection) -> int | None:
+        return None
+
+    def changes(self, connection: sa.Connection) -> int:
+        return 0
+
+    def trim(self, connection: sa.Connection) -> None:
+        """The server does that itself (autovacuum)."""
+
+    def trouble(self, error: BaseException) -> Trouble:
+        if not isinstance(error, exc.DBAPIError) or isinstance(
+            error, exc.IntegrityError | exc.ProgrammingError | exc.DataError
+        ):
+            return Trouble.OWN
+        state = str(getattr(error.orig, "sqlstate", None) or "")
+        if state in ("53100", "53200"):
+            return Trouble.FULL
+        # Deadlocks and the like: a rerun may do.
+        return Trouble.OWN if state.startswith("40") else Trouble.BROKEN
+
+
+def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert *rows*, with the values of all columns of *table* in order.
+
+    One statement for many rows, and past SQLAlchemy's own compilation: while another thread computes, each row of an
+    ``executemany`` of :mod:`sqlite3` may cost a switch interval (5 ms), because it lets go of the interpreter's lock
+    for each.
+    """
+    for part in chunks(rows):
+        values = tuple([value for row in part for value in row])
+        connection.exec_driver_sql(_insertion(table, connection.dialect.paramstyle, len(part)), values)
+
+
+@lru_cache(maxsize=1024)
+def _insertion(table: sa.Table, paramstyle: str, rows: int) -> str:
+    mark = "?" if paramstyle == "qmark" else "%s"
+    columns = ", ".join(f'"{column.name}"' for column in table.columns)
+    row = "(" + ", ".join([mark] * len(table.columns)) + ")"
+    return f'INSERT INTO "{table.name}" ({columns}) VALUES {", ".join([row] * rows)}'
+
+
+def chunks(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    """*items*, :data:`CHUNK` at a time."""
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
+def run_chunked(run: Callable[[Sequence[Any]], Iterable[Any]], items: Sequence[Any]) -> list[Any]:
+    """All that *run* finds for the chunks of *items*."""
+    return [found for part in chunks(items) for found in run(part)]
+
+
+def explain(error: BaseException) -> str:
+    """What *error* says, in one line that holds no content of a row."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
+    lines = str(cause).strip().splitlines()
+    # A URL in a driver's message may hold a password.
+    said = re.sub(r"://[^@\s]*@", "://", lines[0]) if lines else ""
+    return f"{type(cause).__name__}: {said}" if said else type(cause).__name__
+
+
+def _page_size(connection: sa.Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    # SQLAlchemy says BEGIN itself (below).
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout={BUSY}",
+        # Takes effect in an empty database only.
+        "auto_vacuum=INCREMENTAL",
+        "journal_mode=WAL",
+        # A commit is on the disk when it returns: the client's 250 follows it.
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        # After a burst the log shrinks again.
+        "journal_size_limit=67108864",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _prepare_postgresql(connection: Any, record: object) -> None:
+    """A commit is on the server's disk when it returns, whatever the server's default."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) "
+            "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+        )
+        cursor.execute("SET statement_timeout = '60s'")
+    connection.commit()

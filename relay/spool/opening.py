@@ -1,0 +1,77 @@
+"""What a database needs before the spool works with it: its tables, the right key file, and times that can be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from relay.errors import ConfigError
+from relay.policy import Spool
+from relay.spool import migrations
+from relay.spool.clock import SteadyClock
+from relay.spool.crypto import Cipher
+from relay.spool.deposits import CHECK, CHECK_NAME, key_check
+from relay.spool.schema import accounts, memories, messages, meta, notices, recipients
+from relay.spool.writer import Transaction
+
+
+def prepare(transaction: Transaction, *, cipher: Cipher, clock: SteadyClock, policy: Spool, keep: float) -> None:
+    """Make the database of *transaction* ready, whoever left it.
+
+    :raises ConfigError: it is of a newer version, or its keys are not encrypted with the key file.
+    """
+    connection = transaction.connection
+    transaction.database.exclude(connection)
+    migrations.upgrade(connection)
+    _unlock(connection, cipher)
+    server = transaction.database.now(connection)
+    if server is not None:
+        clock.set(server)
+    now = clock.now()
+    if not transaction.database.shared:
+        _free(connection, now)
+    _clamp(connection, now, policy.retry_maximum, keep)
+
+
+def _unlock(connection: sa.Connection, cipher: Cipher) -> None:
+    """Give *cipher* its key, a new one where nothing is kept that another could read."""
+    loaded = cipher.load()
+    check = key_check(connection)
+    if loaded and check is not None and cipher.reads(check, CHECK_NAME, CHECK):
+        return
+    if connection.execute(sa.select(recipients.c.row).limit(1)).first() is not None:
+        wrong = "is not the key file that this spool was written with" if loaded else "is missing"
+        raise ConfigError(
+            [
+                f"spool.key_file: {cipher.path} {wrong}, and the spool holds messages that need it; "
+                "restore it, or set --spool-key-file"
+            ]
+        )
+    if not loaded:
+        cipher.make()
+    connection.execute(sa.delete(accounts))
+    connection.execute(sa.delete(meta).where(meta.c.name == CHECK_NAME))
+    connection.execute(sa.insert(meta).values(name=CHECK_NAME, value=cipher.encrypt(CHECK, CHECK_NAME)))
+
+
+def _free(connection: sa.Connection, now: float) -> None:
+    """End the leases of the process that had this database before: it is gone."""
+    for table in (recipients, notices):
+        held = sa.and_(table.c.owner.is_not(None), table.c.ready > now)
+        connection.execute(sa.update(table).where(held).values(ready=now))
+        connection.execute(sa.update(table).where(table.c.owner.is_not(None)).values(owner=None))
+
+
+def _clamp(connection: sa.Connection, now: float, retry_maximum: float, keep: float) -> None:
+    """Bring times back that only a clock which was wrong can have set."""
+    latest: list[tuple[sa.Column[Any], float]] = [
+        (recipients.c.ready, now + retry_maximum),
+        (recipients.c.since, now),
+        (recipients.c.failed, now),
+        (messages.c.created, now),
+        (notices.c.ready, now + retry_maximum),
+        (memories.c.expires, now + keep),
+    ]
+    for column, limit in latest:
+        connection.execute(sa.update(column.table).where(column > limit).values({column: limit}))
