@@ -169,11 +169,11 @@ class MemoryStore:
         return row.row
 
     async def take(self, limit: int, *, exclude_accounts: Collection[str] = ()) -> list[Leased]:
-        """At most *limit* rows that are due, under a lease: one of each account in turn, its oldest first."""
+        """At most *limit* rows that are due, under a lease: one of each account in turn, its longest due first."""
         self._check()
         now = self._clock.seconds()
         waiting: dict[str, list[_Kept]] = {}
-        for row in self._rows.values():
+        for row in sorted(self._rows.values(), key=lambda row: (row.due_in(now), row.row)):
             if row.failed is None and row.due_in(now) <= 0 and row.message.account not in exclude_accounts:
                 waiting.setdefault(row.message.account, []).append(row)
         taken: list[_Kept] = []
@@ -223,8 +223,9 @@ class MemoryStore:
                 self._fail(row, settlement.reason)
 
     def _again(self, row: _Kept, settlement: Retry | Failed) -> None:
-        row.attempts += 1
-        row.last_answer = settlement.last_answer
+        if settlement.last_answer:  # else it was given up unposted
+            row.attempts += 1
+            row.last_answer = settlement.last_answer
         row.lease_until = 0.0
         if isinstance(settlement, Retry):
             row.next_attempt = self._clock.seconds() + settlement.delay

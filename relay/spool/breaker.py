@@ -118,10 +118,10 @@ class Breaker:
                 self._opened = self._clock.seconds()
                 self._open()
                 log.warn(
-                    "platform {platform} is down: {count} failures in a row, the last {failure}",
+                    "platform {platform} is down: {count} failures in a row, the last {problem}",
                     platform=self._name,
                     count=self._failures,
-                    failure=str(failure),
+                    problem=str(failure),
                 )
 
     def _open(self) -> None:

@@ -53,13 +53,13 @@ def log_failed(
 
 
 def log_row(row: Leased, failed: Failed) -> None:
-    """One line for a row that is given up after one more attempt."""
+    """One line for a row that is given up, after one more attempt where there is an answer."""
     log_failed(
         row.submission,
         row.account_name,
         reason=failed.reason,
-        answer=failed.last_answer,
-        attempts=row.attempts + 1,
+        answer=failed.last_answer or "not tried again, the platform is down",
+        attempts=row.attempts + bool(failed.last_answer),
         age=row.age,
     )
 
@@ -155,7 +155,7 @@ class Webhook:
             try:
                 more = await self._look()
             except Failure as failure:
-                log.error("notices for failures.webhook cannot be read or written: {failure}", failure=str(failure))
+                log.error("notices for failures.webhook cannot be read or written: {problem}", problem=str(failure))
                 more = False
             except Exception:
                 log.failure("notices for failures.webhook cannot be read or written")

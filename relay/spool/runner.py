@@ -136,7 +136,6 @@ class Runner:
         self._stopping = False
         self._over = False
         self._looks, self._renewals, self._trouble, self._drained = (Pause(clock) for _ in range(4))
-        self._last_answer = _answer(TemporaryFailure(Reason.UNREACHABLE))
 
     def start(self) -> None:
         """Begin."""
@@ -244,7 +243,7 @@ class Runner:
         """Post one row, or fail it unposted where it is too old and the platform is down; never raises a failure."""
         if self._breaker.open and row.age >= self._policy.give_up:
             self._observer.failed(EXPIRED)
-            return Failed(row.row, EXPIRED, self._last_answer)
+            return Failed(row.row, EXPIRED, "")  # no attempt: the last answer stays
         begun = self._clock.seconds()
         try:
             await self._post(row.submission, row.platform)
@@ -268,7 +267,6 @@ class Runner:
         if isinstance(failure, PermanentFailure):
             self._observer.failed(reason)
             return Failed(row.row, reason, answer)
-        self._last_answer = answer
         if row.age >= self._policy.give_up:
             self._observer.failed(EXPIRED)
             return Failed(row.row, EXPIRED, answer)
@@ -318,6 +316,6 @@ def _answer(failure: Failure) -> str:
 def _complain(what: str, error: Exception) -> None:
     """Log that the store failed: in a line where it says why, else as the defect that it is."""
     if isinstance(error, Failure):
-        log.error("the spool cannot be {what}: {error}", what=what, error=str(error))
+        log.error("the spool cannot be {what}: {problem}", what=what, problem=str(error))
     else:
         log.failure("the spool cannot be {what}", what=what)

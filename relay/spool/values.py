@@ -87,7 +87,10 @@ class Retry:
 
 @frozen
 class Failed:
-    """It is given up: the platform refused it for good, or it grew too old."""
+    """It is given up: the platform refused it for good, or it grew too old.
+
+    :ivar last_answer: ``""`` when it was not posted again: the last answer stays, and it is no attempt.
+    """
 
     row: int
     reason: str
