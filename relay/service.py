@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ from twisted.python.components import Componentized
 
 from relay.client.agent import make_client
 from relay.client.backend import Backend, base_url
+from relay.client.platforms import Platforms
+from relay.client.webhook import Webhook, webhook_url
 from relay.config import DEFAULT_LISTEN, Config
 from relay.embedded.backend import Backend as EmbeddedBackend
 from relay.embedded.pages import Hint
@@ -34,9 +36,14 @@ from relay.operate import banner, descriptors, health, signals, tls
 from relay.operate.listening import CannotStart, Listener, Where, host_port, shown
 from relay.operate.log import log_record
 from relay.operate.metrics import Metrics
-from relay.pipeline import Pipeline
+from relay.pipeline import Ledger, Pipeline
+from relay.posting import Deliver
 from relay.smtp.auth import Keys, make_portal
 from relay.smtp.factory import Observer, SubmissionFactory, TLSContext
+from relay.spool.breaker import Breaker, State
+from relay.spool.service import Policies, SpoolService
+from relay.spool.store import Store
+from relay.spool.writer import WriterThread
 from relay.values import Account, Record, Submission
 
 #: Seconds between two looks at the certificate's end.
@@ -57,16 +64,28 @@ class Platform(Protocol):
         """Hand over one submission."""
 
 
-def make_pipeline(config: Config, platform: Platform, keys: Keys, record: Callable[[Record], None]) -> Pipeline:
+def make_pipeline(
+    config: Config,
+    platform: Platform,
+    keys: Keys,
+    record: Callable[[Record], None],
+    *,
+    deliver: Deliver | None = None,
+    ledger: Ledger | None = None,
+) -> Pipeline:
     """The stages as the configuration wants them.
 
     :param record: told of every message.
+    :param deliver: takes all submissions of a message; None posts them, and spools nothing.
+    :param ledger: knows repetitions; None: every message is a new one.
     """
     return Pipeline(
         account=keys.account,
         post=platform.send,
         parse=partial(parse, policy=config.content, limits=config.limits),
         check=template.check if config.content.check_templates else lambda message: None,
+        deliver=deliver,
+        ledger=ledger,
         forget=keys.forget,
         record=record,
         concurrency=config.platform.concurrency,
@@ -143,12 +162,15 @@ class RelayService(MultiService):
         self._bound = False
         self._factory: SubmissionFactory | None = None
         self._embedded: EmbeddedBackend | None = None
+        self._spool: SpoolService | None = None
         problems: list[str] = []
         self._smtp, self._web = _listeners(config, reactor, problems)
         self._certificates = _collect(problems, partial(_given_certificates, config, reactor))
         client = _collect(problems, partial(make_client, reactor, config.platform))
-        if config.backend:
-            _collect(problems, partial(base_url, config.backend))
+        for url in config.backend:
+            _collect(problems, partial(base_url, url))
+        if config.failures.webhook:
+            _collect(problems, partial(webhook_url, config.failures.webhook))
         if client is None or problems:
             raise ConfigError(problems)
         self._client = client
@@ -212,27 +234,65 @@ class RelayService(MultiService):
         config, reactor = self.config, self._reactor
         os.makedirs(config.data, mode=0o700, exist_ok=True)
         certificates = self._certificates = self._certificates or self._own_certificates()
-        backend = Backend(
-            config.backend or self._serve_embedded(),
-            self._client,
-            policy=config.platform,
-            clock=reactor,
-            answered=self.metrics.backend_answered,
+        platforms = self._make_platforms(config.backend or (self._serve_embedded(),))
+        keys = Keys(platforms.ping, config.auth, reactor)
+        spool = self._spool = self._open_spool(platforms, keys)
+        pipeline = make_pipeline(
+            config, platforms, keys, self.metrics.message_recorded, deliver=spool.deliver, ledger=spool.ledger
         )
-        keys = Keys(backend.ping, config.auth, reactor)
-        pipeline = make_pipeline(config, backend, keys, self.metrics.message_recorded)
         self._factory = make_factory(
             config, pipeline, keys, clock=reactor, tls=certificates.current, observer=self.metrics
         )
         for listener in self._smtp:
             listener.serve(self._factory)
-        self._readiness = health.Readiness(backend.reachable, reactor)
+        self._readiness = health.Readiness(platforms.reachable, reactor)
         self._readiness.listening = True
         self._web["admin"].serve(health.make_site(self.metrics, self._readiness, reactor))
         self.metrics.watch_certificate(lambda: certificates.not_after)
         daily = TimerService(_DAY, certificates.warn)
         daily.clock = reactor
         daily.setServiceParent(self)
+
+    def _make_platforms(self, urls: Sequence[str]) -> Platforms:
+        """The platforms, each behind its breaker."""
+        config, clock = self.config, self._reactor
+
+        def changed(name: str, state: State) -> None:
+            self.metrics.breaker_changed(name, state.value)
+            if self._spool is not None:
+                self._spool.wake()
+
+        backends = [
+            Backend(url, self._client, policy=config.platform, clock=clock, answered=self.metrics.backend_answered)
+            for url in urls
+        ]
+        breakers = [
+            Breaker(config.breaker, clock, name=each.url, on_change=partial(changed, each.url)) for each in backends
+        ]
+        return Platforms(backends, breakers, config.backend_order)
+
+    def _open_spool(self, platforms: Platforms, keys: Keys) -> SpoolService:
+        """Open the spool, before the first message is taken."""
+        config, clock = self.config, self._reactor
+        data = Path(config.data).absolute()
+        thread = WriterThread(clock, waits=True)
+        opening = Deferred.fromCoroutine(
+            Store.open(
+                config.spool.url or f"sqlite:///{data / 'spool.sqlite3'}",
+                key_file=Path(config.spool.key_file) if config.spool.key_file else data / "spool.key",
+                policy=config.spool,
+                reactor=clock,
+                thread=thread,
+                keep=config.ledger.keep,
+                notices=bool(config.failures.webhook),
+            )
+        )
+        store = thread.wait_for(opening)
+        webhook = Webhook(config.failures.webhook, self._client, clock).post if config.failures.webhook else None
+        policies = Policies(config.spool, config.delivery, config.platform.timeout, config.platform.concurrency)
+        spool = SpoolService(store, platforms, policies, clock, self.metrics, forget=keys.forget, post_json=webhook)
+        self.addService(spool)
+        return spool
 
     def _own_certificates(self) -> tls.Certificates:
         paths = tls.make(self.config.data, self.config.hostname)
@@ -275,7 +335,7 @@ class RelayService(MultiService):
             target=self._target(),
             admin=shown(self._web["admin"].address),
             dashboard=shown(dashboard.address) if dashboard else "",
-            backend=self.config.backend,
+            backend=", ".join(self.config.backend),
             api_key=embedded.api_key if embedded else "",
             key_file=str(embedded.key_file) if embedded else "",
         )
@@ -310,6 +370,8 @@ class RelayService(MultiService):
             for listener in self._smtp:
                 await listener.stop()
             await self._factory.drain()
+        if self._spool is not None:
+            await self._spool.stop(self.config.limits.drain)
         self._client.close()
         for listener in (*self._smtp, *self._web.values()):
             await listener.stop()
@@ -318,6 +380,8 @@ class RelayService(MultiService):
         stopped: Any = MultiService.stopService(self)
         if isinstance(stopped, Deferred):
             await stopped
+        if self._spool is not None:
+            await self._spool.close()
         log.info("stopped")
 
 

@@ -10,6 +10,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from relay import __version__
 from relay.errors import Reason
+from relay.spool.values import Counts
 from relay.values import Record
 
 #: Upper bounds of the histogram, in seconds: a post takes milliseconds, and ends at 30 s.
@@ -57,6 +58,28 @@ class Metrics:
         self._certificate = Gauge(
             "smtp_relay_certificate_expiry_timestamp_seconds", "End of the certificate's validity.", registry=registry
         )
+        self._breaker = Gauge(
+            "smtp_relay_breaker",
+            "1 for the state of each platform: closed works, open is down, half-open is probed.",
+            ["platform", "state"],
+            registry=registry,
+        )
+        self._attempts = Histogram(
+            "smtp_relay_spool_attempt_seconds",
+            "Time of a posting from the spool.",
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self._spool_outcomes = Counter(
+            "smtp_relay_spool_outcomes", "Postings from the spool by outcome.", ["outcome", "reason"], registry=registry
+        )
+        self._spool_rows = Gauge(
+            "smtp_relay_spool_recipients", "Recipients in the spool by state.", ["state"], registry=registry
+        )
+        self._spool_octets = Gauge("smtp_relay_spool_bytes", "Content in the spool.", registry=registry)
+        self._spool_oldest = Gauge(
+            "smtp_relay_spool_oldest_seconds", "Age of the oldest recipient that waits.", registry=registry
+        )
         Info("smtp_relay_build", "The relay's version.", registry=registry).info({"version": __version__})
 
     def record(self, record: Record) -> None:
@@ -67,7 +90,7 @@ class Metrics:
             self._seconds.labels(stage).observe(seconds, exemplar)
         for outcome in record.outcomes:
             if outcome.failure is None:
-                self._recipients.labels("accepted", "").inc()
+                self._recipients.labels("spooled" if outcome.spooled else "accepted", "").inc()
             else:
                 self._recipients.labels("failed", outcome.failure.reason.value).inc()
 
@@ -91,6 +114,34 @@ class Metrics:
     def message_refused(self, reason: Reason, peer: str) -> None:
         """The session refused a message that never reached the pipeline."""
         self._messages.labels("refused", reason.value).inc()
+
+    def breaker_changed(self, platform: str, state: str) -> None:
+        """A platform counts as up, down, or is probed."""
+        for each in ("closed", "open", "half-open"):
+            self._breaker.labels(platform, each).set(each == state)
+
+    def attempted(self, seconds: float) -> None:
+        """A row of the spool was posted."""
+        self._attempts.observe(seconds)
+
+    def delivered(self) -> None:
+        """The platform has taken a row of the spool."""
+        self._spool_outcomes.labels("delivered", "").inc()
+
+    def retried(self, reason: str) -> None:
+        """A row stays in the spool."""
+        self._spool_outcomes.labels("retried", reason).inc()
+
+    def failed(self, reason: str) -> None:
+        """A recipient is given up."""
+        self._spool_outcomes.labels("failed", reason).inc()
+
+    def spool_counted(self, counts: Counts) -> None:
+        """How full the spool is."""
+        for state in ("waiting", "in_flight", "failed"):
+            self._spool_rows.labels(state).set(getattr(counts, state))
+        self._spool_octets.set(counts.octets)
+        self._spool_oldest.set(counts.oldest)
 
     def backend_answered(self, status: str) -> None:
         """The platform answered with *status*, or why it did not."""

@@ -60,7 +60,7 @@ class Handover:
     :ivar posting: posts one of them, or all.
     :ivar is_down: whether the platform counts as down, so that nobody waits for it.
     :ivar deadline: seconds after which a posting has ended in any case.
-    :ivar backoff: seconds to wait after that many attempts.
+    :ivar backoff: seconds to wait after that many attempts, or as long as the platform asked for.
     :ivar wake: told that there is something new in the spool.
     :ivar given_up: told of each entry that is kept as a failure.
     """
@@ -70,7 +70,7 @@ class Handover:
     policy: Delivery
     clock: IReactorTime
     deadline: float
-    backoff: Callable[[int], float]
+    backoff: Callable[[int, float | None], float]
     is_down: Callable[[], bool]
     wake: Callable[[], None]
     given_up: Callable[[Account, Entry], None]
@@ -143,11 +143,9 @@ class Handover:
         assert failure is not None
         answer = str(replies.reply(failure))
         if isinstance(failure, TemporaryFailure):
-            return Entry(submission, attempts=1, last_answer=answer, delay=self._delay(failure, 1))
+            delay = self.backoff(1, failure.retry_after)
+            return Entry(submission, attempts=1, last_answer=answer, delay=delay, platform=failure.platform)
         return Entry(submission, attempts=1, last_answer=answer, failed=True, reason=failure.reason.value)
-
-    def _delay(self, failure: TemporaryFailure, attempts: int) -> float:
-        return max(self.backoff(attempts), failure.retry_after or 0.0)
 
     async def _settle(self, attempt: _Attempt, row: int) -> None:
         """Wait for a posting under way, and note its outcome in the spool."""
@@ -158,7 +156,8 @@ class Handover:
         failure = attempt.outcome.failure
         settlement: Settlement = Delivered(row)
         if isinstance(failure, TemporaryFailure):
-            settlement = Retry(row, self._delay(failure, 1), str(replies.reply(failure)))
+            delay = self.backoff(1, failure.retry_after)
+            settlement = Retry(row, delay, str(replies.reply(failure)), failure.platform)
         elif failure is not None:
             settlement = Failed(row, failure.reason.value, str(replies.reply(failure)))
         try:

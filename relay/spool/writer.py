@@ -18,6 +18,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from relay.errors import Reason, TemporaryFailure
 from relay.spool.database import Database, Trouble, chunks, explain
@@ -53,6 +54,15 @@ class Transaction:
     octets: int = 0
     committed: list[Callable[[], None]] = field(factory=list)
 
+    def grow(self, rows: int, octets: int) -> None:
+        """Note that so much was added."""
+        self.rows += rows
+        self.octets += octets
+
+    def shrink(self, rows: int, octets: int) -> None:
+        """Note that so much was removed."""
+        self.grow(-rows, -octets)
+
 
 #: One kind of operation: runs any number at once and gives one result, or the error, for each, in order.
 Work = Callable[[Transaction, Sequence[A]], Sequence["R | Exception"]]
@@ -72,11 +82,16 @@ class Thread(Protocol):
 
 
 class WriterThread:
-    """A thread of its own; a daemon, because what is committed needs no end and the rest was not promised."""
+    """A thread of its own; a daemon, because what is committed needs no end and the rest was not promised.
 
-    def __init__(self, reactor: IReactorFromThreads) -> None:
+    :param waits: whether :meth:`wait_for` comes first.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, *, waits: bool = False) -> None:
         self._reactor = reactor
         self._works: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._early: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._waits = waits
         self._thread = threading.Thread(target=self._loop, name="spool-write", daemon=True)
         self._thread.start()
 
@@ -84,7 +99,25 @@ class WriterThread:
         self._works.put(work)
 
     def answer(self, reply: Callable[[], None]) -> None:
-        self._reactor.callFromThread(reply)
+        if self._waits:
+            self._early.put(reply)
+        else:
+            self._reactor.callFromThread(reply)
+
+    def wait_for(self, done: Deferred[R]) -> R:
+        """What *done* fires with, for a caller before the reactor runs: until then the answers are awaited here.
+
+        :raises Exception: what it fails with.
+        """
+        outcome: list[R | Failure] = []
+        done.addBoth(outcome.append)
+        while not outcome:
+            self._early.get()()
+        self._waits = False
+        result = outcome[0]
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result
 
     def stop(self) -> None:
         self._works.put(None)
@@ -123,6 +156,7 @@ class Writer:
     :param thread: where; all but :meth:`submit` and :meth:`close` happens there.
     :param now: the store's clock.
     :param opened: what to do with each new connection, within a transaction, before anything else.
+    :param committed: told of each transaction that is durable.
     :param monotonic: for the pause between two attempts to open the database.
     """
 
@@ -134,12 +168,14 @@ class Writer:
         thread: Thread,
         now: Callable[[], float],
         opened: Callable[[Transaction], None],
+        committed: Callable[[Transaction], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._thread = thread
         self._now = now
         self._opened = opened
+        self._committed = committed
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._waiting: list[_Job] = []
@@ -258,8 +294,7 @@ class Writer:
             self._disconnect()
             if not self._reopen(transaction.puts):
                 return [], error
-        for each in transaction.committed:
-            each()
+        self._finish(transaction)
         return results, None
 
     def _reopen(self, puts: list[int]) -> bool | None:
@@ -288,9 +323,14 @@ class Writer:
             if self._suspects:
                 remove_messages(connection, sorted(self._suspects))
         self._suspects.clear()
+        self._finish(transaction)
+        return stay
+
+    def _finish(self, transaction: Transaction) -> None:
+        """Do what had to wait for the commit."""
+        self._committed(transaction)
         for each in transaction.committed:
             each()
-        return stay
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

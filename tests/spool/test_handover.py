@@ -80,7 +80,7 @@ class HandoverCase(SynchronousTestCase):
             policy=Delivery(mode=mode),
             clock=self.clock,
             deadline=30.0,
-            backoff=lambda attempts: 15.0 * attempts,
+            backoff=lambda attempts, retry_after: max(15.0 * attempts, retry_after or 0.0),
             is_down=lambda: self.down,
             wake=wake,
             given_up=lambda account, entry: self.given_up.append(entry),
