@@ -88,7 +88,7 @@ class Breaker:
 
     def allow_probe(self) -> bool:
         """Whether the caller may post to a platform that is down: one at a time, ``breaker.probe`` seconds apart."""
-        if self._state is not State.OPEN or self.wait() > 0:
+        if self.closed or self.wait() > 0:
             return False
         self._become(State.HALF_OPEN)
         return True

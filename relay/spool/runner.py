@@ -230,8 +230,6 @@ class Runner:
             log.failure("row {row} of the spool failed", row=row.row)
             settlement = self._after(row, TemporaryFailure(Reason.INTERNAL))
         self._posting -= 1
-        if self._over:
-            return
         self._settlements.append(settlement)
         if not self._flushing:
             self._flushing = True

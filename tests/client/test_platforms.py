@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import evolve
+from OpenSSL.SSL import Error as SSLError
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectingCancelledError, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
+from twisted.python.failure import Failure as TwistedFailure
+from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 
 from relay import policy
+from relay.client.exchange import TLSFailure, no_answer
 from relay.client.platforms import Platforms
 from relay.errors import ConfigError, Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.spool.breaker import Breaker
@@ -260,6 +264,20 @@ class BreakerTests(PlatformsCase):
         self.assert_posted(["y"], ["y"])
         self.assertFalse(self.platforms.open)
 
+    def test_last_hope(self) -> None:
+        """A platform that has answered in time may be posted to at once when the last one that worked goes down."""
+        self.a.down = DOWN
+        for to in ("w", "x"):
+            self.post(to)
+        self.clock.advance(5)
+        self.a.down = None
+        self.post("y")
+        self.breakers[1].failed(DOWN)
+        self.breakers[1].failed(DOWN)
+        self.assertEqual((self.platforms.open, self.platforms.wait()), (True, 0))
+        self.assert_sent(self.post("z"))
+        self.assertEqual(self.a.recipients, ["w", "x", "z"])
+
     def test_probe_cancelled(self) -> None:
         """A probe that is given up lets the next one come."""
         self.open_both()
@@ -361,6 +379,14 @@ class SentTests(PlatformCase):
         self.clock.advance(30)
         self.assert_sent_is(False, asked)
         self.assertEqual(self.labels, ["timeout"])
+
+    def test_tls(self) -> None:
+        """TLS that fails after the request was written may have carried it; a handshake that fails has not."""
+        broken = [TwistedFailure(SSLError([("SSL", "", "bad record mac")]))]
+        for error in (ResponseNeverReceived(broken), ResponseFailed(broken), RequestTransmissionFailed(broken)):
+            self.assertEqual((no_answer(error).sent, no_answer(error).label), (True, "tls"))
+            self.assertIs(no_answer(error).failure().reason, Reason.UNREACHABLE)
+        self.assertFalse(no_answer(TLSFailure()).sent)
 
     def test_handshake(self) -> None:
         """A TLS handshake that does not end in time has carried nothing."""

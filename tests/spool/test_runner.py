@@ -655,6 +655,30 @@ class StoreTests(RunnerCase):
         self.assertEqual(self.store.batches, [1, 19])
         self.assertEqual(self.counts, Counts())
 
+    def test_slow(self) -> None:
+        """While settling is slow free lanes go on, but no further than one more round."""
+        self.make(concurrency=2)
+        self.store.settling = settling = Deferred()
+        self.put(*"rstuvwxyz")
+        self.runner.start()
+        self.advance(60)
+        self.assertEqual(self.posted, list("rstu"))
+        self.store.settling = None
+        settling.callback(None)
+        self.assertEqual((self.posted, self.counts), (list("rstuvwxyz"), Counts()))
+
+    def test_slow_retry(self) -> None:
+        """A retry that is noted late is not overlooked."""
+        self.store.settling = settling = Deferred()
+        self.platform.down = DOWN
+        self.put("x")
+        self.runner.start()
+        self.advance(2)
+        self.store.settling = None
+        settling.callback(None)
+        self.advance(16)
+        self.assertEqual(self.posted, ["x", "x"])
+
 
 class StopTests(RunnerCase):
     """Stopping."""
