@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
 
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
@@ -27,9 +27,6 @@ from relay.client.backend import Backend, base_url
 from relay.client.platforms import Platforms
 from relay.client.webhook import Webhook, webhook_url
 from relay.config import DEFAULT_LISTEN, Config
-from relay.embedded.backend import Backend as EmbeddedBackend
-from relay.embedded.pages import Hint
-from relay.embedded.resource import LARGEST_REQUEST
 from relay.errors import ConfigError, Reason
 from relay.message import parse, template
 from relay.operate import banner, descriptors, health, signals, tls
@@ -45,6 +42,9 @@ from relay.spool.service import Policies, SpoolService
 from relay.spool.store import Store
 from relay.spool.writer import WriterThread
 from relay.values import Account, Record, Submission
+
+if TYPE_CHECKING:
+    from relay.embedded.backend import Backend as EmbeddedBackend
 
 #: Seconds between two looks at the certificate's end.
 _DAY = 86_400.0
@@ -300,6 +300,11 @@ class RelayService(MultiService):
 
     def _serve_embedded(self) -> str:
         """Start the embedded backend; its URL."""
+        # Imported here: a relay before a platform of its own needs neither SQLAlchemy nor Jinja2.
+        from relay.embedded.backend import Backend as EmbeddedBackend
+        from relay.embedded.pages import Hint
+        from relay.embedded.resource import LARGEST_REQUEST
+
         embedded = self._embedded = EmbeddedBackend.open(Path(self.config.data), reactor=self._reactor)
         # A message may grow in JSON: every quote and line end is two characters there.
         site = embedded.site(max(LARGEST_REQUEST, 2 * self.config.limits.message_size + 2**20))

@@ -612,3 +612,9 @@ class ConsoleScript(FolderCase):
         )
         ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual(ran.stdout, "set()\n", ran.stderr)
+
+    def test_imports(self) -> None:
+        """A relay before a platform of one's own does not load what only the embedded one needs."""
+        check = "import sys, relay.service; print({'sqlalchemy', 'jinja2', 'relay.embedded'} & set(sys.modules))"
+        ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(ran.stdout, "set()\n", ran.stderr)
