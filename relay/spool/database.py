@@ -126,7 +126,7 @@ class SQLite:
             connect_args={"check_same_thread": False, "cached_statements": 512},
         )
         sa.event.listen(self._engine, "connect", _prepare_sqlite)
-        sa.event.listen(self._engine, "begin", _begin_immediate)
+        sa.event.listen(self._engine, "begin", _begin)
 
     def lock(self) -> None:
         path = self.path.with_name(f"{self.path.name}.lock")
@@ -309,8 +309,9 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
-def _begin_immediate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("writes", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _prepare_postgresql(connection: Any, record: object) -> None:

@@ -114,7 +114,7 @@ class Deposits:
         ):
             insert(transaction.connection, table, values)
         size = sum(each.size for each in deposits)
-        self._usage.change(transaction, total, size)
+        transaction.grow(total, size)
         return answers
 
     def _account_ids(self, transaction: Transaction, deposits: Sequence[Deposit]) -> dict[str, int]:

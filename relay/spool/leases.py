@@ -16,7 +16,6 @@ from relay.spool.failures import notice_body
 from relay.spool.notices import named
 from relay.spool.removal import remove_rows
 from relay.spool.schema import accounts, attachments, contents, messages, notices, recipients
-from relay.spool.usage import Usage
 from relay.spool.values import Delivered, Failed, Leased, Retry, Settlement
 from relay.spool.writer import Transaction
 from relay.values import Attachment, Submission
@@ -120,7 +119,6 @@ class Leases:
     """
 
     _cipher: Cipher
-    _usage: Usage
     _owner: str
     _lease: float
     _tells: bool
@@ -196,8 +194,7 @@ class Leases:
         settlements = sorted((each for part in asked for each in part), key=lambda each: each.row)
         delivered = [each.row for each in settlements if isinstance(each, Delivered)]
         if delivered:
-            rows, octets = remove_rows(transaction.connection, delivered)
-            self._usage.change(transaction, -rows, -octets)
+            transaction.shrink(*remove_rows(transaction.connection, delivered))
         retries = [
             {
                 "row_": each.row,

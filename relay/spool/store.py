@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 
 from relay.errors import ConfigError
 from relay.policy import Ledger, Spool
+from relay.spool import operators
 from relay.spool.clock import SteadyClock
 from relay.spool.crypto import Cipher
 from relay.spool.database import Database, database, explain
@@ -26,9 +27,10 @@ from relay.spool.leases import Leases, Request
 from relay.spool.memories import Memories
 from relay.spool.notices import Notices
 from relay.spool.opening import prepare
+from relay.spool.operators import EVERYTHING, PART, Listing, Selection, Shown
 from relay.spool.usage import Census, Usage
-from relay.spool.values import Counts, Leased, Notice, Remembered, Settlement, Spooled
-from relay.spool.writer import Thread, Transaction, Writer, WriterThread
+from relay.spool.values import Counts, Leased, Notice, Remembered, Row, Settlement, Spooled
+from relay.spool.writer import Thread, Transaction, Work, Writer, WriterThread
 
 
 @define(eq=False)
@@ -47,6 +49,7 @@ class Store:
     _notices: Notices = field(repr=False)
     _memories: Memories = field(repr=False)
     _census: Census = field(repr=False)
+    _policy: Spool = field(repr=False)
     _monotonic: Callable[[], float] = field(repr=False)
     _asked: float = field(default=0.0, repr=False)
 
@@ -92,17 +95,24 @@ class Store:
                 transaction.committed.append(fresh.clear)
             memories.look(transaction)
 
-        writer = Writer(place, thread or WriterThread(reactor), clock.now, opened, monotonic)
+        def time_now() -> float:
+            # Nothing is kept that a jump could hit: a clock that was wrong at the start may get right.
+            if not (place.shared or memories.any or usage.rows):
+                clock.follow()
+            return clock.now()
+
+        writer = Writer(place, thread or WriterThread(reactor), time_now, opened, usage.committed, monotonic)
         store = cls(
             owner,
             place,
             writer,
             clock,
             deposits,
-            Leases(cipher, usage, owner, policy.lease, notices),
+            Leases(cipher, owner, policy.lease, notices),
             Notices(owner, policy.lease),
             memories,
-            Census(usage, monotonic),
+            Census(monotonic),
+            policy,
             monotonic,
         )
         try:
@@ -158,6 +168,46 @@ class Store:
         """How full it is; for a big spool some seconds old, because counting keeps the writer busy."""
         return await self._writer.submit(self._census.count, None)
 
+    # --- operators
+
+    async def listing(self, selection: Selection = EVERYTHING, limit: int = 1000, after: int = 0) -> list[Row]:
+        """At most *limit* rows, by number, from the one that follows *after*."""
+        return await self._writer.submit(operators.listing, Listing(selection, limit, after))
+
+    async def show(self, id: str) -> list[Shown]:
+        """The messages with the queue id *id*."""
+        return await self._writer.submit(operators.show, id)
+
+    async def retry(self, selection: Selection) -> int:
+        """Make the selected rows due now, failures too; how many.  One that is being posted is left alone."""
+        return await self._all(_retry, selection)
+
+    async def drop(self, selection: Selection) -> int:
+        """Remove the selected rows, unsent; how many.  One that is being posted is left alone."""
+        return await self._all(_drop, selection)
+
+    async def purge(self) -> int:
+        """Remove what has been kept long enough: failures, memories, keys that nothing needs; how many failures."""
+        removed = part = await self._writer.submit(self._purge, None)
+        while part >= PART:
+            part = await self._writer.submit(self._purge, None)
+            removed += part
+        return removed
+
+    async def _all(self, work: Work[Listing, list[int]], selection: Selection) -> int:
+        changed = after = 0
+        while rows := await self._writer.submit(work, Listing(selection, PART, after)):
+            changed += len(rows)
+            after = rows[-1]
+        return changed
+
+    def _purge(self, transaction: Transaction, asked: Sequence[None]) -> list[int]:
+        # Its accounts may be gone, and their numbers used again.
+        transaction.committed.append(self._deposits.forget)
+        removed = operators.purge(transaction, self._policy.keep_failures)
+        self._memories.look(transaction)
+        return [removed] * len(asked)
+
     # --- the ledger
 
     async def remember(self, entry: Remembered) -> None:
@@ -195,3 +245,11 @@ class Store:
     async def next_notice(self) -> float | None:
         """Seconds until the earliest notice is due; None without one."""
         return await self._writer.submit(self._notices.next_due, None)
+
+
+def _retry(transaction: Transaction, asked: Sequence[Listing]) -> list[list[int]]:
+    return [operators.retry(transaction, each) for each in asked]
+
+
+def _drop(transaction: Transaction, asked: Sequence[Listing]) -> list[list[int]]:
+    return [operators.drop(transaction, each) for each in asked]

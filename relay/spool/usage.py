@@ -71,16 +71,10 @@ class Usage:
         """Count at the next occasion."""
         self._changes = None
 
-    def change(self, transaction: Transaction, rows: int, octets: int) -> None:
-        """So much comes with *transaction*, or goes when negative."""
-        transaction.rows += rows
-        transaction.octets += octets
-
-        def add() -> None:
-            self.rows += rows
-            self.octets += octets
-
-        transaction.committed.append(add)
+    def committed(self, transaction: Transaction) -> None:
+        """Keep up with what *transaction* changed."""
+        self.rows += transaction.rows
+        self.octets += transaction.octets
 
     def room(self, transaction: Transaction) -> Room:
         """What may still come now."""
@@ -96,7 +90,6 @@ class Usage:
 class Census:
     """Counts what is waiting, in flight and failed: of a big spool not at every question."""
 
-    _usage: Usage
     _monotonic: Callable[[], float] = time.monotonic
     _last: Counts = field(factory=Counts)
     _next: float = 0.0
@@ -105,23 +98,10 @@ class Census:
         """How full the spool is."""
         started = self._monotonic()
         if started >= self._next:
-            self._last = self._count(transaction)
+            self._last = count(transaction)
             ended = self._monotonic()
             self._next = ended + (ended - started) / SHARE
         return [self._last] * len(asked)
-
-    def _count(self, transaction: Transaction) -> Counts:
-        connection, now = transaction.connection, transaction.now
-        rows, failed, in_flight = connection.execute(_states, {"now": now}).one()
-        octets = connection.execute(_octets).scalar_one()
-        oldest = connection.execute(_oldest).scalar()
-        return Counts(
-            waiting=rows - failed - in_flight,
-            in_flight=in_flight,
-            failed=failed,
-            octets=int(octets),
-            oldest=0.0 if oldest is None else max(0.0, now - oldest),
-        )
 
 
 @define
@@ -142,3 +122,18 @@ class Room:
         self.rows -= rows
         self.octets -= octets
         return True
+
+
+def count(transaction: Transaction) -> Counts:
+    """How full the spool is."""
+    connection, now = transaction.connection, transaction.now
+    rows, failed, in_flight = connection.execute(_states, {"now": now}).one()
+    octets = connection.execute(_octets).scalar_one()
+    oldest = connection.execute(_oldest).scalar()
+    return Counts(
+        waiting=rows - failed - in_flight,
+        in_flight=in_flight,
+        failed=failed,
+        octets=int(octets),
+        oldest=0.0 if oldest is None else max(0.0, now - oldest),
+    )

@@ -32,7 +32,7 @@ def upgrade(connection: sa.Connection) -> None:
     """
     scripts = _scripts()
     found = current(connection)
-    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+    if found is not None and not knows(found):
         raise ConfigError([newer(found)])
 
     def missing(revision: Any, context: MigrationContext) -> list[RevisionStep]:
@@ -44,6 +44,11 @@ def upgrade(connection: sa.Connection) -> None:
     )
     with Operations.context(context):
         context.run_migrations()
+
+
+def knows(revision: str) -> bool:
+    """Whether *revision* is one of this program's."""
+    return revision in {script.revision for script in _scripts().walk_revisions()}
 
 
 def newer(found: str) -> str:
