@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import lru_cache
@@ -24,6 +25,9 @@ CHUNK = 64
 
 #: How long SQLite waits for the command line's lock, in milliseconds.
 BUSY = 10_000
+
+#: Unused pages of 4 KiB in the file that are worth giving back at a start.
+BIG = 4096
 
 #: What psycopg is told, unless the URL says otherwise: a server that is gone is noticed, and one that hangs.
 _POSTGRESQL = {
@@ -83,9 +87,6 @@ class Database(Protocol):
 
     def changes(self, connection: sa.Connection) -> int:
         """Another number than before when another process may have changed something."""
-
-    def trim(self, connection: sa.Connection) -> None:
-        """Give a little of the space that is no longer used back to the volume."""
 
     def trouble(self, error: BaseException) -> Trouble:
         """What *error* means."""
@@ -151,7 +152,10 @@ class SQLite:
         if not self.path.exists():
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         self._next = 0
-        return self._engine.connect()
+        connection = self._engine.connect()
+        if self._lock is not None:
+            _compact(connection.connection.driver_connection)
+        return connection
 
     def exclude(self, connection: sa.Connection) -> None:
         """Its transaction does."""
@@ -175,10 +179,6 @@ class SQLite:
 
     def changes(self, connection: sa.Connection) -> int:
         return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
-
-    def trim(self, connection: sa.Connection) -> None:
-        # 16 MiB at a time: the writer waits for it.
-        connection.exec_driver_sql("PRAGMA incremental_vacuum(4096)").all()
 
     def trouble(self, error: BaseException) -> Trouble:
         if not isinstance(error, exc.DBAPIError) or isinstance(error, exc.IntegrityError | exc.ProgrammingError):
@@ -233,9 +233,6 @@ class PostgreSQL:
 
     def changes(self, connection: sa.Connection) -> int:
         return 0
-
-    def trim(self, connection: sa.Connection) -> None:
-        """The server does that itself (autovacuum)."""
 
     def trouble(self, error: BaseException) -> Trouble:
         if not isinstance(error, exc.DBAPIError) or isinstance(
@@ -297,8 +294,6 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
     connection.isolation_level = None
     for pragma in (
         f"busy_timeout={BUSY}",
-        # Takes effect in an empty database only.
-        "auto_vacuum=INCREMENTAL",
         "journal_mode=WAL",
         # A commit is on the disk when it returns: the client's 250 follows it.
         "synchronous=FULL",
@@ -307,6 +302,17 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
         "journal_size_limit=67108864",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _compact(connection: Any) -> None:
+    """Give the space of an outage back to the volume, once nothing is kept any more: that costs no time then."""
+    try:
+        (unused,) = connection.execute("PRAGMA freelist_count").fetchone()
+        if unused > BIG and connection.execute("SELECT 1 FROM spool_message LIMIT 1").fetchone() is None:
+            connection.execute("VACUUM")
+    except sqlite3.Error:
+        # It was not needed, and what is wrong shows soon.
+        return
 
 
 def _begin(connection: sa.Connection) -> None:

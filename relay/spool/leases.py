@@ -152,8 +152,9 @@ class Leases:
         found: dict[int, Any] = {}
         while turn and len(found) < request.limit:
             having_more = []
-            for left, account in zip(range(len(turn), 0, -1), turn, strict=True):
-                share = -(-(request.limit - len(found)) // left)
+            equal = -(-(request.limit - len(found)) // len(turn))
+            for account in turn:
+                share = min(equal, request.limit - len(found))
                 parameters = {"account_": account, "now": transaction.now, "most": share, "passed": passed[account]}
                 rows = transaction.connection.execute(_oldest, parameters).all()
                 found.update((row.row, row) for row in rows)

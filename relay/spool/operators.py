@@ -233,7 +233,6 @@ def purge(transaction: Transaction, keep_failures: float) -> int:
     connection.execute(sa.delete(memories).where(memories.c.expires <= now))
     unused = ~sa.exists().where(recipients.c.account == accounts.c.id)
     connection.execute(sa.delete(accounts).where(unused))
-    transaction.database.trim(connection)
     return len(rows)
 
 
