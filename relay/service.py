@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
-from relay.client.agent import make_client
+from relay.client.agent import Client, make_client
 from relay.client.backend import Backend, base_url
 from relay.client.platforms import Platforms
 from relay.client.webhook import Webhook, webhook_url
@@ -40,7 +40,7 @@ from relay.smtp.factory import Observer, SubmissionFactory, TLSContext
 from relay.spool.breaker import Breaker, State
 from relay.spool.service import Policies, SpoolService
 from relay.spool.store import Store
-from relay.spool.writer import WriterThread
+from relay.spool.writer import Thread, WriterThread
 from relay.values import Account, Record, Submission
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class RelayService(MultiService):
     ``twistd --uid`` makes them its own.
 
     :ivar terminal: where the banner goes when it is a terminal.
+    :ivar spool_thread: makes the thread that the spool is written in, of the reactor.
     :ivar log_observer: what twistd shall log to, in place of its own; None leaves it.
     """
 
@@ -157,12 +158,14 @@ class RelayService(MultiService):
         self.config = config
         self.terminal: TextIO | None = sys.__stdout__
         self.log_observer: ILogObserver | None = None
+        self.spool_thread: Callable[[Any], Thread] = partial(WriterThread, waits=True)
         self.metrics = _Observer()
         self._reactor = reactor
         self._bound = False
         self._factory: SubmissionFactory | None = None
         self._embedded: EmbeddedBackend | None = None
         self._spool: SpoolService | None = None
+        self._webhook_client: Client | None = None
         problems: list[str] = []
         self._smtp, self._web = _listeners(config, reactor, problems)
         self._certificates = _collect(problems, partial(_given_certificates, config, reactor))
@@ -275,7 +278,7 @@ class RelayService(MultiService):
         """Open the spool, before the first message is taken."""
         config, clock = self.config, self._reactor
         data = Path(config.data).absolute()
-        thread = WriterThread(clock, waits=True)
+        thread = self.spool_thread(clock)
         opening = Deferred.fromCoroutine(
             Store.open(
                 config.spool.url or f"sqlite:///{data / 'spool.sqlite3'}",
@@ -288,10 +291,16 @@ class RelayService(MultiService):
             )
         )
         store = thread.wait_for(opening)
-        webhook = Webhook(config.failures.webhook, self._client, clock).post if config.failures.webhook else None
-        policies = Policies(config.spool, config.delivery, config.platform.timeout, config.platform.concurrency)
+        webhook = None
+        if config.failures.webhook:
+            # A client of its own: platform.ca_file says whom the platform trusts, not the webhook.
+            self._webhook_client = make_client(clock)
+            webhook = Webhook(config.failures.webhook, self._webhook_client, clock).post
+        deadline = config.platform.timeout * max(len(config.backend), 1)
+        policies = Policies(config.spool, config.delivery, deadline, config.platform.concurrency)
         spool = SpoolService(store, platforms, policies, clock, self.metrics, forget=keys.forget, post_json=webhook)
-        self.addService(spool)
+        child: Any = spool  # untyped in Twisted
+        child.setServiceParent(self)
         return spool
 
     def _own_certificates(self) -> tls.Certificates:
@@ -378,6 +387,8 @@ class RelayService(MultiService):
         if self._spool is not None:
             await self._spool.stop(self.config.limits.drain)
         self._client.close()
+        if self._webhook_client is not None:
+            self._webhook_client.close()
         for listener in (*self._smtp, *self._web.values()):
             await listener.stop()
         if self._embedded is not None:

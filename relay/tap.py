@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,7 @@ def makeService(options: Options) -> RelayService:
     """
     from relay import service
 
+    _count_steadily()
     try:
         made = service.makeService(options.configuration)
     except ConfigError as error:
@@ -81,6 +83,18 @@ def makeService(options: Options) -> RelayService:
     if options.configuration.log_format == "json":
         made.log_observer = _json_observer(options.parent or {})
     return made
+
+
+def _count_steadily() -> None:
+    """Let the reactor count by the monotonic clock.
+
+    Twisted's counts by the wall clock: set back by an hour it would stop every timer and retry for that long.
+    """
+    from twisted.internet import reactor
+
+    untyped: Any = reactor
+    if not untyped.getDelayedCalls():
+        untyped.seconds = time.monotonic
 
 
 def _json_observer(twistd: Mapping[str, Any]) -> Any:

@@ -132,7 +132,7 @@ class ExampleTests(SynchronousTestCase):
         """The application has the relay as its service."""
         application = self.load("whole_relay.py")["application"]
         (service,) = IServiceCollection(application)
-        self.assertEqual(service.config.backend, "https://platform.example.com")
+        self.assertEqual(service.config.backend, ("https://platform.example.com",))
 
     def test_own_stage(self) -> None:
         """The test in the pages passes."""

@@ -63,8 +63,8 @@ PLATFORM_TABLE = {
     Reason.UNKNOWN_OUTCOME: "451 4.4.2",
 }
 
-#: DESIGN.md, style: an unknown exception is a 451.
-OURS = {Reason.INTERNAL: "451"}
+#: DESIGN.md, style: an unknown exception is a 451; THREATS.md, "Durability": disk full or broken.
+OURS = {Reason.INTERNAL: "451 4.3.0", Reason.SPOOL_FULL: "452 4.3.1", Reason.SPOOL_FAILED: "451 4.3.0"}
 
 
 def code_of(reason: Reason) -> str:
@@ -84,9 +84,9 @@ class TableTests(SynchronousTestCase):
         """Every row of HTTP_CONTRACT.md's table is answered with the codes that stand there."""
         self.assertEqual({reason: code_of(reason) for reason in PLATFORM_TABLE}, PLATFORM_TABLE)
 
-    def test_internal_error_is_temporary(self) -> None:
+    def test_our_own_faults_are_temporary(self) -> None:
         """A fault of the relay's own asks the client to come back, it does not lose the message."""
-        self.assertEqual(reply(Failure(Reason.INTERNAL)).code, 451)
+        self.assertEqual({reason: code_of(reason) for reason in OURS}, OURS)
 
     def test_every_reason_has_a_row(self) -> None:
         """There is no reason whose reply the documents do not give."""
@@ -116,7 +116,7 @@ class TableTests(SynchronousTestCase):
                 Reason.BUSY,
                 Reason.UNREACHABLE,
                 Reason.UNKNOWN_OUTCOME,
-                Reason.INTERNAL,
+                *OURS,
             },
         )
 

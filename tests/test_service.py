@@ -25,6 +25,7 @@ from relay.operate import tls
 from relay.operate.listening import CannotStart
 from relay.operate.log import JSONLines
 from relay.smtp.auth import Keys
+from relay.spool.writer import Inline
 from relay.testing import FakePlatform
 from relay.values import Envelope
 
@@ -56,7 +57,7 @@ class ServiceCase(SynchronousTestCase):
     def config(self, **values) -> Config:
         defaults = {
             "data": os.path.abspath(self.mktemp()),
-            "backend": "http://127.0.0.1:1",
+            "backend": ("http://127.0.0.1:1",),
             "hostname": "relay.example",
         }
         return Config(**{**defaults, **values})
@@ -65,6 +66,7 @@ class ServiceCase(SynchronousTestCase):
         self.reactor = reactor or Reactor()
         made = service.makeService(self.config(**values), self.reactor)
         made.terminal = None
+        made.spool_thread = lambda reactor: Inline()
         return made
 
     def start(self, *args, **values) -> service.RelayService:
@@ -103,7 +105,9 @@ class Starting(ServiceCase):
         """The data directory is made with mode 0700, and holds the certificate and its key."""
         made = self.start()
         self.assertEqual(os.stat(made.config.data).st_mode & 0o777, 0o700)
-        self.assertEqual(sorted(os.listdir(made.config.data)), ["certificate.pem", "private-key.pem"])
+        self.assertLessEqual(
+            {"certificate.pem", "private-key.pem", "spool.key", "spool.sqlite3"}, set(os.listdir(made.config.data))
+        )
 
     def test_session(self) -> None:
         """What connects to an SMTP port is greeted with the host name."""

@@ -13,14 +13,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from relay import policy
-from relay.errors import Failure
+from relay.errors import Failure, PermanentFailure, Reason
 from relay.posting import Posting
 from relay.spool import failures, runner
 from relay.spool.handover import Handover
 from relay.spool.ledger import Ledger
 from relay.spool.pacing import Backoff
 from relay.spool.store import Store
-from relay.spool.values import Counts, Entry
+from relay.spool.values import Counts, Entry, Failed, Leased
 from relay.values import Account, Submission
 
 #: Seconds between two looks at how full the spool is.
@@ -58,7 +58,7 @@ class Policies:
 
     spool: policy.Spool
     delivery: policy.Delivery
-    #: seconds after which a posting has ended in any case (``platform.timeout``)
+    #: seconds after which a posting has ended in any case (``platform.timeout`` for each platform)
     deadline: float
     #: recipients of one message posted side by side (``platform.concurrency``)
     concurrency: int = 10
@@ -88,7 +88,11 @@ class SpoolService(MultiService):
         self.name = "spool"
         self.store = store
         self._observer = observer
-        self._runner = runner.Runner(store, platforms.send, platforms, policies.spool, clock, observer)
+        self._forget = forget
+        self._platforms = platforms
+        self._runner = runner.Runner(
+            store, self._post, platforms, policies.spool, clock, observer, given_up=self._row_given_up
+        )
         self._webhook = None
         if post_json is not None:
             self._webhook = failures.Webhook(store, post_json, policies.spool, clock)
@@ -120,8 +124,6 @@ class SpoolService(MultiService):
     def wake(self) -> None:
         """There is something new in the spool, or a platform is back."""
         self._runner.wake()
-        if self._webhook is not None:
-            self._webhook.wake()
 
     async def stop(self, seconds: float) -> None:
         """Let what is being posted finish within *seconds*; what is not is posted again after the next start."""
@@ -133,6 +135,20 @@ class SpoolService(MultiService):
         """Let go of the store, when nobody needs it any more."""
         await self.store.close()
 
+    async def _post(self, submission: Submission, platform: str) -> None:
+        """Post one row; a key that is refused is forgotten, whoever finds it out."""
+        try:
+            await self._platforms.send(submission, platform)
+        except PermanentFailure as failure:
+            if failure.reason is Reason.KEY_REFUSED:
+                self._forget(submission.api_key)
+            raise
+
+    def _row_given_up(self, row: Leased, failed: Failed) -> None:
+        failures.log_row(row, failed)
+        if self._webhook is not None:
+            self._webhook.wake()
+
     def _given_up(self, account: Account, entry: Entry) -> None:
         failures.log_failed(
             entry.submission,
@@ -143,6 +159,8 @@ class SpoolService(MultiService):
             age=0.0,
         )
         self._observer.failed(entry.reason)
+        if self._webhook is not None:
+            self._webhook.wake()
 
     async def _count(self) -> None:
         try:

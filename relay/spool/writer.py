@@ -77,6 +77,12 @@ class Thread(Protocol):
     def answer(self, reply: Callable[[], None]) -> None:
         """Run *reply* where the answers are awaited."""
 
+    def wait_for(self, done: Deferred[R]) -> R:
+        """What *done* fires with, for a caller before the reactor runs.
+
+        :raises Exception: what it fails with.
+        """
+
     def stop(self) -> None:
         """Let go of it; no more work comes."""
 
@@ -105,19 +111,12 @@ class WriterThread:
             self._reactor.callFromThread(reply)
 
     def wait_for(self, done: Deferred[R]) -> R:
-        """What *done* fires with, for a caller before the reactor runs: until then the answers are awaited here.
-
-        :raises Exception: what it fails with.
-        """
         outcome: list[R | Failure] = []
         done.addBoth(outcome.append)
         while not outcome:
             self._early.get()()
         self._waits = False
-        result = outcome[0]
-        if isinstance(result, Failure):
-            result.raiseException()
-        return result
+        return _result(outcome)
 
     def stop(self) -> None:
         self._works.put(None)
@@ -137,8 +136,21 @@ class Inline:
     def answer(self, reply: Callable[[], None]) -> None:
         reply()
 
+    def wait_for(self, done: Deferred[R]) -> R:
+        outcome: list[R | Failure] = []
+        done.addBoth(outcome.append)
+        return _result(outcome)
+
     def stop(self) -> None:
         """Nothing to stop."""
+
+
+def _result(outcome: Sequence[R | Failure]) -> R:
+    """The one result in *outcome*."""
+    (result,) = outcome
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
 
 
 @define(eq=False)
