@@ -166,6 +166,7 @@ class RelayService(MultiService):
         self._embedded: EmbeddedBackend | None = None
         self._spool: SpoolService | None = None
         self._webhook_client: Client | None = None
+        self._breakers: dict[str, str] = {}
         problems: list[str] = []
         self._smtp, self._web = _listeners(config, reactor, problems)
         self._certificates = _collect(problems, partial(_given_certificates, config, reactor))
@@ -248,7 +249,7 @@ class RelayService(MultiService):
         )
         for listener in self._smtp:
             listener.serve(self._factory)
-        self._readiness = health.Readiness(platforms.reachable, reactor)
+        self._readiness = health.Readiness(platforms.reachable, reactor, lambda: self._breakers)
         self._readiness.listening = True
         self._web["admin"].serve(health.make_site(self.metrics, self._readiness, reactor))
         self.metrics.watch_certificate(lambda: certificates.not_after)
@@ -261,6 +262,7 @@ class RelayService(MultiService):
         config, clock = self.config, self._reactor
 
         def changed(name: str, state: State) -> None:
+            self._breakers[name] = state.value
             self.metrics.breaker_changed(name, state.value)
             if self._spool is not None:
                 self._spool.wake()
@@ -272,6 +274,8 @@ class RelayService(MultiService):
         breakers = [
             Breaker(config.breaker, clock, name=each.url, on_change=partial(changed, each.url)) for each in backends
         ]
+        for backend in backends:
+            changed(backend.url, State.CLOSED)
         return Platforms(backends, breakers, config.backend_order)
 
     def _open_spool(self, platforms: Platforms, keys: Keys) -> SpoolService:

@@ -218,6 +218,12 @@ class VerdictTests(SynchronousTestCase):
         """None accepted and one temporary: the client is asked to come back."""
         self.assertIs(verdict(receipt(PERMANENT, TEMPORARY, OTHER)), TEMPORARY)
 
+    def test_not_spooled(self) -> None:
+        """One that should have been spooled and was not: the client is asked to come back, whoever was accepted."""
+        for reason in (Reason.SPOOL_FULL, Reason.SPOOL_FAILED):
+            unspooled = TemporaryFailure(reason)
+            self.assertIs(verdict(receipt(None, unspooled, PERMANENT)), unspooled)
+
     @given(st.lists(st.sampled_from([None, PERMANENT, OTHER, TEMPORARY]), min_size=1))
     def test_rule(self, failures: list[Failure | None]) -> None:
         """The verdict is a 250 exactly when someone was accepted, and 4xx exactly when nobody was and any may be."""

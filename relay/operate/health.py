@@ -25,9 +25,16 @@ class Readiness:
     """Whether the relay can take mail: it listens, it is not stopping, and the platform answers.
 
     :param reachable: asks the platform something harmless, and says whether it answered.
+    :param breakers: the state of each platform's breaker, by URL; shown beside the verdict.
     """
 
-    def __init__(self, reachable: Callable[[], Awaitable[bool]], clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        reachable: Callable[[], Awaitable[bool]],
+        clock: IReactorTime,
+        breakers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self.breakers = breakers
         self.listening = False
         self.stopping = False
         self._reachable = reachable
@@ -126,7 +133,9 @@ def make_site(metrics: Metrics, readiness: Readiness, clock: IReactorTime) -> Si
 
     async def readyz(request: Request) -> _Answer:
         missing = await readiness.missing()
-        return _json(503, {"status": "not ready", "missing": missing}) if missing else _json(200, {"status": "ready"})
+        verdict: dict[str, object] = {"status": "not ready", "missing": missing} if missing else {"status": "ready"}
+        breakers = readiness.breakers()
+        return _json(503 if missing else 200, {**verdict, "breakers": breakers} if breakers else verdict)
 
     async def exposition(request: Request) -> _Answer:
         return _Answer(200, *metrics.exposition(request.getHeader("accept") or ""))
