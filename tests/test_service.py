@@ -103,7 +103,18 @@ class Starting(ServiceCase):
         """The data directory is made with mode 0700, and holds the certificate and its key."""
         made = self.start()
         self.assertEqual(os.stat(made.config.data).st_mode & 0o777, 0o700)
-        self.assertEqual(sorted(os.listdir(made.config.data)), ["certificate.pem", "private-key.pem"])
+        self.assertEqual(sorted(os.listdir(made.config.data)), ["certificate.pem", "lock", "private-key.pem"])
+
+    def test_data_of_another(self) -> None:
+        """A second relay on one data directory is refused, listens no more, and may have it after the first."""
+        first = self.start()
+        second = self.make(data=first.config.data)
+        error = self.assertRaises(CannotStart, second.startService)
+        self.assertIn("is in use by another relay", str(error))
+        self.assertEqual([str(each.address) for each in second._smtp], ["None"] * 3)
+        self.successResultOf(first.stopService())
+        second = self.start(data=first.config.data)
+        self.successResultOf(second.stopService())
 
     def test_session(self) -> None:
         """What connects to an SMTP port is greeted with the host name."""
