@@ -5,6 +5,7 @@ from __future__ import annotations
 import smtplib
 import ssl
 from email.message import EmailMessage
+from email.policy import SMTPUTF8
 from email.utils import formatdate
 from functools import partial
 from pathlib import Path
@@ -70,6 +71,7 @@ def send(server: str, key: str, sender: str, recipient: str, *, cafile: str = ""
     :raises CannotSend: it was not accepted.
     """
     host, port = split_server(server)
+    _check(key, sender, recipient)
     context = tls_context(host, cafile=cafile, insecure=insecure)
     try:
         with smtplib.SMTP(host, port, timeout=TIMEOUT) as client:
@@ -89,11 +91,25 @@ def send(server: str, key: str, sender: str, recipient: str, *, cafile: str = ""
     except (OSError, smtplib.SMTPException) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CannotSend(f"{server}: {why}; does the relay run, and listen there?") from None
+    except UnicodeError:
+        raise CannotSend(f"--server {server!r}: is no host name") from None
+
+
+def _check(key: str, sender: str, recipient: str) -> None:
+    """Refuse what :mod:`smtplib` would send as two lines, or fail on."""
+    if not key or not key.isascii() or not key.isprintable():
+        raise CannotSend("the API key must be printable ASCII; give another with --key-file or --key")
+    for option, address in (("--from", sender), ("--to", recipient)):
+        if not address.isprintable():
+            raise CannotSend(f"{option} {address!r}: must be one address, on one line")
 
 
 def _transmit(client: smtplib.SMTP, sender: str, recipient: str) -> str:
+    options = [] if (sender + recipient).isascii() else ["SMTPUTF8"]
+    if options and not client.has_extn("smtputf8"):
+        raise CannotSend("the relay offers no SMTPUTF8: the addresses must be ASCII")
     steps = (
-        partial(client.mail, sender),
+        partial(client.mail, sender, options),
         partial(client.rcpt, recipient),
         partial(client.data, _message(sender, recipient)),
     )
@@ -105,7 +121,7 @@ def _transmit(client: smtplib.SMTP, sender: str, recipient: str) -> str:
 
 
 def _message(sender: str, recipient: str) -> bytes:
-    message = EmailMessage()
+    message = EmailMessage(SMTPUTF8)
     message["From"] = sender
     message["To"] = recipient
     message["Subject"] = "Test message of smtp-relay"

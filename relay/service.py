@@ -6,7 +6,6 @@ stages ``attrs.evolve`` replaces, and :func:`make_factory`, which listens with a
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +29,7 @@ from relay.config import DEFAULT_LISTEN, Config
 from relay.errors import ConfigError, Reason
 from relay.message import parse, template
 from relay.operate import banner, descriptors, health, signals, tls
+from relay.operate.datadir import DataDirectory
 from relay.operate.listening import CannotStart, Listener, Where, host_port, shown
 from relay.operate.log import log_record
 from relay.operate.metrics import Metrics
@@ -162,6 +162,7 @@ class RelayService(MultiService):
         self.metrics = _Observer()
         self._reactor = reactor
         self._bound = False
+        self._data: DataDirectory | None = None
         self._factory: SubmissionFactory | None = None
         self._embedded: EmbeddedBackend | None = None
         self._spool: SpoolService | None = None
@@ -204,6 +205,7 @@ class RelayService(MultiService):
         with self._fatal():
             if not self._bound:
                 self._bind()
+            self._data = DataDirectory(self.config.data)
             self._serve()
         MultiService.startService(self)
         self._reactor.callWhenRunning(self._begin)
@@ -221,6 +223,7 @@ class RelayService(MultiService):
             log.critical("{problem}", problem=str(error))
             for listener in (*self._smtp, *self._web.values()):
                 listener.stop()
+            self._release()
             raise error from None
 
     def _bind(self) -> None:
@@ -236,7 +239,6 @@ class RelayService(MultiService):
     def _serve(self) -> None:
         """Make everything and let the listeners have it."""
         config, reactor = self.config, self._reactor
-        os.makedirs(config.data, mode=0o700, exist_ok=True)
         certificates = self._certificates = self._certificates or self._own_certificates()
         platforms = self._make_platforms(config.backend or (self._serve_embedded(),))
         keys = Keys(platforms.ping, config.auth, reactor)
@@ -402,7 +404,12 @@ class RelayService(MultiService):
             await stopped
         if self._spool is not None:
             await self._spool.close()
+        self._release()
         log.info("stopped")
+
+    def _release(self) -> None:
+        if self._data is not None:
+            self._data.release()
 
 
 def _listeners(config: Config, reactor: Any, problems: list[str]) -> tuple[list[Listener], dict[str, Listener]]:

@@ -172,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _send_test(commands.subOptions)
     except usage.UsageError as error:
         raise SystemExit(f"smtp-relay: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def _run(words: Sequence[str]) -> None:

@@ -106,8 +106,20 @@ class Starting(ServiceCase):
         made = self.start()
         self.assertEqual(os.stat(made.config.data).st_mode & 0o777, 0o700)
         self.assertLessEqual(
-            {"certificate.pem", "private-key.pem", "spool.key", "spool.sqlite3"}, set(os.listdir(made.config.data))
+            {"certificate.pem", "lock", "private-key.pem", "spool.key", "spool.sqlite3"},
+            set(os.listdir(made.config.data)),
         )
+
+    def test_data_of_another(self) -> None:
+        """A second relay on one data directory is refused, listens no more, and may have it after the first."""
+        first = self.start()
+        second = self.make(data=first.config.data)
+        error = self.assertRaises(CannotStart, second.startService)
+        self.assertIn("is in use by another relay", str(error))
+        self.assertEqual([str(each.address) for each in second._smtp], ["None"] * 3)
+        self.successResultOf(first.stopService())
+        second = self.start(data=first.config.data)
+        self.successResultOf(second.stopService())
 
     def test_session(self) -> None:
         """What connects to an SMTP port is greeted with the host name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from socket import gaierror
 from typing import Any
 
 from attrs import frozen
@@ -135,15 +136,21 @@ class Listener:
         return stopped if isinstance(stopped, Deferred) else succeed(None)
 
 
+def _socket_error(error: BaseException | None) -> BaseException | None:
+    """What the system said, where it was the system."""
+    return error.socketError if isinstance(error, CannotListenError) else error
+
+
 def _errno(error: BaseException | None) -> int | None:
-    if isinstance(error, CannotListenError):
-        error = error.socketError
+    error = _socket_error(error)
     return error.errno if isinstance(error, OSError) else None
 
 
 def _reason(error: BaseException | None) -> str:
     """Why it cannot listen, in the system's words."""
     number = _errno(error)
+    if isinstance(_socket_error(error), gaierror):  # its numbers are of another list
+        return "interface= is no address, and no name of one"
     return os.strerror(number) if number else str(error) or type(error).__name__
 
 

@@ -586,13 +586,18 @@ class ConsoleScript(FolderCase):
             self.assertEqual((ran.returncode, relay.messages()[0]["tag"]), (0, "send-test"))
             cafile = ("--cafile", str(relay.certificate))
             self.assertEqual(self.script("send-test", *server, *to, *data, *cafile).returncode, 0)
+            ran = self.script("send-test", *server, "--to", "b\u00f6b@example.com", *data)
+            self.assertEqual((ran.returncode, relay.messages()[0]["to"]), (0, "b\u00f6b@example.com"), ran.stderr)
             wrong = self.folder / "key"
             wrong.write_text("wrong-key-0123456789")
             for words, said in (
                 (("--key-file", str(wrong)), "535 5.7.8 API key not accepted: the API key is not the platform's"),
                 (("--to", "bob", *data), "501 5.1.3"),
+                (("--to", "bob@example.com\nDATA", *data), "must be one address"),
+                (("--key", "schl\u00fcssel"), "must be printable ASCII"),
                 (("--key-file", "/nonexistent"), "give the API key with --key-file or --key"),
                 (("--server", "127.0.0.1", *data), "HOST:PORT"),
+                (("--server", "a..b:25", *data), "is no host name"),
                 (("--cafile", "/nonexistent", *data), "--cafile"),
             ):
                 ran = self.script("send-test", *server, *to, *words)

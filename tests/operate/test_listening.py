@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
@@ -19,9 +20,10 @@ class Refusing(MemoryReactorClock):
     """A reactor whose ports are all taken, or need root."""
 
     error = errno.EADDRINUSE
+    kind = OSError
 
     def listenTCP(self, port, factory, backlog=50, interface=""):
-        raise CannotListenError(interface, port, OSError(self.error, "no"))
+        raise CannotListenError(interface, port, self.kind(self.error, "no"))
 
 
 class ListenerTests(SynchronousTestCase):
@@ -50,6 +52,13 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(error.code, 1)
         self.assertIsInstance(error, SystemExit)
         self.assertIsInstance(error, Exception)
+
+    def test_no_such_interface(self) -> None:
+        """An interface that is neither an address nor a name is called that, and no unknown error."""
+        reactor = Refusing()
+        reactor.error, reactor.kind = socket.EAI_NONAME, socket.gaierror
+        error = self.assertRaises(CannotStart, self.listener("tcp:25:interface=300.0.0.1", reactor).bind)
+        self.assertRegex(str(error), r": interface= is no address, and no name of one$")
 
     def test_needs_root(self) -> None:
         """A port that needs root is left out where that is allowed, and fatal where it was asked for."""
