@@ -7,6 +7,7 @@ would bound the rate.  Nobody is answered before the commit has returned.
 from __future__ import annotations
 
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,16 +21,19 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from relay.errors import Reason, TemporaryFailure
+from relay.errors import ConfigError, Reason, TemporaryFailure
 from relay.spool.database import Database, Trouble, chunks, explain
 from relay.spool.removal import remove_messages
-from relay.spool.schema import messages
+from relay.spool.schema import messages, meta
 
 A = TypeVar("A")
 R = TypeVar("R")
 
 #: Most operations in one commit.
 BATCH = 500
+
+#: Name of a fact in the database that each opening changes.
+OPENED = "opened"
 
 #: How long a database that could not be opened is not asked again, in seconds.
 PAUSE = 1.0
@@ -257,7 +261,12 @@ class Writer:
                 if not batch:
                     self._working = False
                     return
-            results = self._run(batch)
+            try:
+                results = self._run(batch)
+            except Exception as defect:
+                # Not of the database.  The thread has to live on, and nobody may wait for ever.
+                self._disconnect()
+                results = [defect] * len(batch)
             self._thread.answer(partial(_fire, batch, results))
 
     def _run(self, batch: list[_Job], again: bool = True) -> list[Any]:
@@ -270,10 +279,12 @@ class Writer:
                 return _refused(batch)
             if self._reopen([]) is None:
                 return _refused(batch)
-        results, error = self._transact(batch)
+        results, error, repeatable = self._transact(batch)
         if error is None:
             self._tell("")
             return results
+        if again and repeatable:
+            return self._run(batch, again=False)
         trouble = self._database.trouble(error)
         if trouble is Trouble.BROKEN:
             return _refused(batch)
@@ -282,32 +293,36 @@ class Writer:
             return [result for job in batch for result in self._run([job], again=False)]
         if trouble is Trouble.FULL:
             return [TemporaryFailure(Reason.SPOOL_FULL)]
-        if isinstance(error, sa.exc.DBAPIError):
+        if isinstance(error, sa.exc.DBAPIError | ConfigError):
             self._tell(explain(error))
             return _refused(batch)
         return [error]
 
-    def _transact(self, batch: list[_Job]) -> tuple[list[Any], Exception | None]:
-        """Run *batch* in one transaction: the results, and None or the error that undid it.
+    def _transact(self, batch: list[_Job]) -> tuple[list[Any], Exception | None, bool]:
+        """Run *batch* in one transaction.
 
         A commit that failed and turns out to have happened has happened.
+
+        :return: the results, None or the error that undid it, and whether a session with a server was lost before
+            the commit and there is a new one.
         """
         connection = self._connection
         assert connection is not None
         transaction = Transaction(connection, self._database, self._now())
-        results: list[Any] = []
+        results: list[Any] | None = None
         try:
             with connection.begin():
                 results = _perform(transaction, batch)
         except Exception as error:
             if self._database.trouble(error) is not Trouble.BROKEN:
-                return [], error
+                return [], error, False
             self._tell(explain(error))
             self._disconnect()
-            if not self._reopen(transaction.puts):
-                return [], error
+            committed = self._reopen(transaction.puts)
+            if results is None or not committed:
+                return [], error, self._database.shared and results is None and committed is not None
         self._finish(transaction)
-        return results, None
+        return results, None, False
 
     def _reopen(self, puts: list[int]) -> bool | None:
         """Connect again; whether the messages *puts* of a failed commit are there and stay, None when it fails."""
@@ -332,8 +347,11 @@ class Writer:
             self._opened(transaction)
             stay = bool(self._database.shared and puts and present(connection, puts))
             self._suspects.update(() if stay else puts)
-            if self._suspects:
-                remove_messages(connection, sorted(self._suspects))
+            remove_messages(connection, sorted(self._suspects))
+            if not self._database.shared:
+                # Shows that the disk takes commits again, and overwrites what a failed one left in SQLite's log.
+                connection.execute(sa.delete(meta).where(meta.c.name == OPENED))
+                connection.execute(sa.insert(meta).values(name=OPENED, value=secrets.token_bytes(8)))
         self._suspects.clear()
         self._finish(transaction)
         return stay
