@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +20,7 @@ from sqlalchemy import exc
 from sqlalchemy.pool import NullPool
 
 from relay.errors import ConfigError
-from relay.spool.schema import messages, notices, recipients
+from relay.spool.schema import messages, meta, notices, recipients
 
 #: Most rows in one INSERT, most values in one IN: SQLite before 3.32 takes 999 parameters.
 CHUNK = 64
@@ -28,6 +30,9 @@ BUSY = 10_000
 
 #: Unused pages of 4 KiB in the file that are worth giving back at a start.
 BIG = 4096
+
+#: Name of the fact that :func:`mark` changes.
+MARK = "mark"
 
 #: What psycopg is told, unless the URL says otherwise: a server that is gone is noticed, and one that hangs.
 _POSTGRESQL = {
@@ -87,6 +92,9 @@ class Database(Protocol):
 
     def changes(self, connection: sa.Connection) -> int:
         """Another number than before when another process may have changed something."""
+
+    def void(self, connection: sa.Connection) -> None:
+        """Do what can be done against a commit that failed showing up again; before the connection is closed."""
 
     def trouble(self, error: BaseException) -> Trouble:
         """What *error* means."""
@@ -180,6 +188,14 @@ class SQLite:
     def changes(self, connection: sa.Connection) -> int:
         return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
 
+    def void(self, connection: sa.Connection) -> None:
+        """Overwrite it in the log, where it stands complete when only its flush failed.
+
+        While this connection is open SQLite does not count it; whoever opens the file next would find it.
+        """
+        with contextlib.suppress(exc.DBAPIError), connection.begin():
+            mark(connection)
+
     def trouble(self, error: BaseException) -> Trouble:
         if not isinstance(error, exc.DBAPIError) or isinstance(error, exc.IntegrityError | exc.ProgrammingError):
             return Trouble.OWN
@@ -234,6 +250,9 @@ class PostgreSQL:
     def changes(self, connection: sa.Connection) -> int:
         return 0
 
+    def void(self, connection: sa.Connection) -> None:
+        """A server knows what it has committed."""
+
     def trouble(self, error: BaseException) -> Trouble:
         if not isinstance(error, exc.DBAPIError) or isinstance(
             error, exc.IntegrityError | exc.ProgrammingError | exc.DataError
@@ -244,6 +263,12 @@ class PostgreSQL:
             return Trouble.FULL
         # Deadlocks and the like: a rerun may do.
         return Trouble.OWN if state.startswith("40") else Trouble.BROKEN
+
+
+def mark(connection: sa.Connection) -> None:
+    """Change something that nobody reads."""
+    connection.execute(sa.delete(meta).where(meta.c.name == MARK))
+    connection.execute(sa.insert(meta).values(name=MARK, value=secrets.token_bytes(8)))
 
 
 def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Sequence[Any]]) -> None:

@@ -7,7 +7,6 @@ would bound the rate.  Nobody is answered before the commit has returned.
 from __future__ import annotations
 
 import queue
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,18 +21,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from relay.errors import ConfigError, Reason, TemporaryFailure
-from relay.spool.database import Database, Trouble, chunks, explain
+from relay.spool.database import Database, Trouble, chunks, explain, mark
 from relay.spool.removal import remove_messages
-from relay.spool.schema import messages, meta
+from relay.spool.schema import messages
 
 A = TypeVar("A")
 R = TypeVar("R")
 
 #: Most operations in one commit.
 BATCH = 500
-
-#: Name of a fact in the database that each opening changes.
-OPENED = "opened"
 
 #: How long a database that could not be opened is not asked again, in seconds.
 PAUSE = 1.0
@@ -317,6 +313,8 @@ class Writer:
             if self._database.trouble(error) is not Trouble.BROKEN:
                 return [], error, False
             self._tell(explain(error))
+            if results is not None:
+                self._database.void(connection)
             self._disconnect()
             committed = self._reopen(transaction.puts)
             if results is None or not committed:
@@ -349,9 +347,8 @@ class Writer:
             self._suspects.update(() if stay else puts)
             remove_messages(connection, sorted(self._suspects))
             if not self._database.shared:
-                # Shows that the disk takes commits again, and overwrites what a failed one left in SQLite's log.
-                connection.execute(sa.delete(meta).where(meta.c.name == OPENED))
-                connection.execute(sa.insert(meta).values(name=OPENED, value=secrets.token_bytes(8)))
+                # Shows that the disk takes commits again.
+                mark(connection)
         self._suspects.clear()
         self._finish(transaction)
         return stay

@@ -67,6 +67,16 @@ def message(*entries: Entry, id: str = "4QX7TC2M", key: str = CANARY, name: str 
     return Spooled(id, hashlib.sha256(key.encode()).hexdigest(), name, entries or (Entry(submission()),))
 
 
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What *coroutine*, which does not wait for anything, returns or raises."""
+    results: list[Any] = []
+    Deferred.fromCoroutine(coroutine).addBoth(results.append)
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
+
+
 def of(account: str, *recipients: str) -> Spooled:
     """A message of the account that has this name, and its key from it."""
     entries = (Entry(submission(to, api_key=f"key of {account}")) for to in recipients)
@@ -111,13 +121,8 @@ class StoreContract(SynchronousTestCase):
         self.store = self.open(**options)
 
     def got(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """What *coroutine* returns or raises, at once."""
-        results: list[Any] = []
-        Deferred.fromCoroutine(coroutine).addBoth(results.append)
-        (result,) = results
-        if isinstance(result, Failure):
-            result.raiseException()
-        return result
+        """What *coroutine* returns or raises."""
+        return at_once(coroutine)
 
     def refused(self, coroutine: Coroutine[Any, Any, Any]) -> Reason:
         """Why *coroutine* failed, for now."""
