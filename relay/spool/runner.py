@@ -25,8 +25,8 @@ from relay.values import Submission
 #: Posts one submission, to the platform of that name or, for ``""``, to any; raises a failure.
 Post = Callable[[Submission, str], Awaitable[None]]
 
-#: Longest time in seconds between two looks at the store: other relays put rows there too.
-LONGEST_LOOK = 30.0
+#: Longest time in seconds between two looks at the store: ``smtp-relay queue retry`` and other relays change it too.
+LONGEST_LOOK = 2.0
 #: Shortest, when a row is due that could not be taken: another relay is about to.
 SHORTEST_LOOK = 0.1
 #: Seconds after which a store that failed is asked again.

@@ -237,11 +237,11 @@ class DeliveryTests(RunnerCase):
         self.assertEqual(self.counts, Counts())
 
     def test_idle(self) -> None:
-        """With nothing to do it looks twice a minute, and no more."""
+        """With nothing to do it looks every two seconds, and no more."""
         self.runner.start()
         looks = len(self.store.limits)
         self.advance(60, step=0.5)
-        self.assertEqual(len(self.store.limits) - looks, 2)
+        self.assertEqual(len(self.store.limits) - looks, 30)
 
     def test_many(self) -> None:
         """Thousands of rows that are posted at once neither nest nor are lost."""
