@@ -238,6 +238,11 @@ class Config:
     failures: Failures = field(factory=Failures)
     sources: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
+    @property
+    def spool_url(self) -> str:
+        """The database of the spool: ``spool.url``, else a file of SQLite under *data*."""
+        return self.spool.url or f"sqlite:///{os.path.abspath(self.data)}/spool.sqlite3"
+
     def source(self, key: str) -> str:
         """Where *key* came from, for a message: ``"--listen"``, or ``"the default of listen"``."""
         return self.sources.get(key, f"the default of {key}")

@@ -287,7 +287,7 @@ class RelayService(MultiService):
         thread = self.spool_thread(clock)
         opening = Deferred.fromCoroutine(
             Store.open(
-                config.spool.url or f"sqlite:///{data / 'spool.sqlite3'}",
+                config.spool_url,
                 key_file=Path(config.spool.key_file) if config.spool.key_file else data / "spool.key",
                 policy=config.spool,
                 reactor=clock,

@@ -5,7 +5,10 @@ Everything heavy is imported late, so that ``twistd --help`` stays fast.
 
 from __future__ import annotations
 
+import getopt
+import io
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -61,10 +64,18 @@ class Options(usage.Options):
 
         :raises usage.UsageError: everything that is wrong.
         """
-        try:
-            self.configuration = load(self.flags(), os.environ, self["config"])
-        except ConfigError as error:
-            raise usage.UsageError(_listed(error)) from None
+        self.configuration = _load(self.flags(), self["config"])
+
+
+def _load(flags: Mapping[str, Any], path: str | None) -> Config:
+    """The configuration from all sources.
+
+    :raises usage.UsageError: everything that is wrong.
+    """
+    try:
+        return load(flags, os.environ, path)
+    except ConfigError as error:
+        raise usage.UsageError(_listed(error)) from None
 
 
 def makeService(options: Options) -> RelayService:
@@ -141,6 +152,66 @@ class _SendTest(Options):
     longdesc = "Sends a test message to a running relay and shows its reply."
 
 
+class _Queue(usage.Options):
+    """Options of ``smtp-relay queue``.
+
+    :ivar configuration: the relay's.
+    :ivar words: what is no option: ``show ID``.
+    """
+
+    optParameters = [
+        ["config", "c", None, "The relay's TOML file. (SMTP_RELAY_CONFIG)"],
+        *(
+            [key.flag.removeprefix("--"), None, None, f"{key.metadata['doc']} ({key.env})"]
+            for key in KEYS
+            if key.path in ("data", "spool.url")
+        ),
+        ["account", None, None, "Recipients of this account only: its name, or the beginning of its digest."],
+        ["limit", None, None, "List so many recipients at most, 0 for all; default: 100, with --json all."],
+    ]
+    optFlags = [
+        ["failed", None, "Failures only: recipients that are given up."],
+        ["all", None, "Retry everything, failures too."],
+        ["json", None, "A JSON object a line, for programs."],
+        ["yes", None, "Drop without a question."],
+    ]
+    synopsis = """Usage: smtp-relay queue [list] [--failed] [--account A] [--limit N] [--json]
+       smtp-relay queue show ID… [--json]
+       smtp-relay queue retry ID… | --all | [--account A] [--failed]
+       smtp-relay queue drop ID… [--yes]"""
+    longdesc = (
+        "Lists the recipients that wait in the spool, shows a message, tries recipients again now, or drops them. "
+        "ID is the one of the 250 reply. The relay may be running or stopped."
+    )
+
+    configuration: Config
+    words: tuple[str, ...]
+
+    opt_version = Options.opt_version
+
+    def getSynopsis(self) -> str:
+        """Without that of ``smtp-relay`` before it."""
+        return self.synopsis
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Options may stand before and after the other words."""
+        try:
+            given, words = getopt.gnu_getopt(list(options or ()), self.shortOpt, self.longOpt)
+        except getopt.error as error:
+            raise usage.UsageError(str(error)) from None
+        valued = {f"--{each[:-1]}" for each in self.longOpt if each.endswith("=")}
+        before = [f"{name}={value}" if name in valued else f"{name}{value}" for name, value in given]
+        usage.Options.parseOptions(self, [*before, "--", *words])
+
+    def parseArgs(self, *words: str) -> None:
+        """Keep them."""
+        self.words = words
+
+    def postOptions(self) -> None:
+        """Read the configuration."""
+        self.configuration = _load({name: self[name] for name in ("data", "spool")}, self["config"])
+
+
 class _Commands(usage.Options):
     """Options of ``smtp-relay``."""
 
@@ -148,6 +219,7 @@ class _Commands(usage.Options):
         ["run", None, _Run, "Run the relay in the foreground; the same as twistd -n smtp-relay."],
         ["check-config", None, Options, "Say everything that is wrong with the configuration, or show it."],
         ["send-test", None, _SendTest, "Send a test message to a running relay."],
+        ["queue", None, _Queue, "Show what waits in the spool, try it again, or drop it."],
     ]
     synopsis = "Usage: smtp-relay COMMAND [options]"
 
@@ -156,11 +228,11 @@ class _Commands(usage.Options):
     def postOptions(self) -> None:
         """A command is needed."""
         if not self.subCommand:
-            raise usage.UsageError("say what to do: run, check-config or send-test; --help tells more")
+            raise usage.UsageError("say what to do: run, check-config, send-test or queue; --help tells more")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script; leaves with exit code 1 and every problem on standard error."""
+    """The console script; leaves with exit code 1 and every problem on standard error, queue's wrong usage with 2."""
     commands: Any = _untyped(_Commands)()
     try:
         commands.parseOptions(sys.argv[1:] if arguments is None else arguments)
@@ -168,12 +240,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(commands.subOptions.words)
         elif commands.subCommand == "check-config":
             _check_config(commands.subOptions)
+        elif commands.subCommand == "queue":
+            _queue(commands.subOptions)
         else:
             _send_test(commands.subOptions)
     except usage.UsageError as error:
+        if commands.subCommand == "queue":
+            print(f"smtp-relay: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
         raise SystemExit(f"smtp-relay: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        # Whoever reads has seen enough, such as head.
+        _write_no_more()
+
+
+def _write_no_more() -> None:
+    """Let Python not complain when it leaves and cannot write what is left of the output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _run(words: Sequence[str]) -> None:
@@ -214,6 +299,74 @@ def _send_test(options: _SendTest) -> None:
     except CannotSend as error:
         raise SystemExit(f"smtp-relay: {error}") from None
     print(reply)
+
+
+#: The options of each command of ``smtp-relay queue``.
+_QUEUE = {
+    "list": ("account", "failed", "limit", "json"),
+    "show": ("json",),
+    "retry": ("all", "account", "failed"),
+    "drop": ("yes",),
+}
+
+
+def _queue(options: _Queue) -> None:
+    # First what is wrong with the words: the rest takes half a second to import.
+    name, *ids = options.words or ("list",)
+    _check_queue(options, name, ids)
+    from relay.operate import queue
+    from relay.operate.rows import WIDE
+    from relay.spool.operators import Selection, open_queue
+
+    selection = Selection(account=options["account"] or "", failed=True if options["failed"] else None)
+    limit = int(options["limit"]) if options["limit"] else None
+    command = queue.Command(name, tuple(ids), selection, limit, bool(options["json"]))
+    ask = _ask if sys.stdin is not None and sys.stdin.isatty() and not options["yes"] else None
+    terminal = queue.Terminal(print, ask, shutil.get_terminal_size((WIDE, 24)).columns)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        with open_queue(options.configuration.spool_url) as spool:
+            queue.run(spool, command, terminal)
+        sys.stdout.flush()
+    except ConfigError as error:
+        raise SystemExit("\n".join(f"smtp-relay: {problem}" for problem in error.problems)) from None
+    except queue.CannotDo as error:
+        raise SystemExit("\n".join(f"smtp-relay: {problem}" for problem in str(error).splitlines())) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _write_no_more()
+        raise SystemExit(f"smtp-relay: {error.filename or 'the output'}: {error.strerror}") from None
+
+
+def _check_queue(options: _Queue, name: str, ids: Sequence[str]) -> None:
+    """Whether the words and options of ``smtp-relay queue`` fit together.
+
+    :raises usage.UsageError: they do not.
+    """
+    if name not in _QUEUE:
+        raise usage.UsageError(f"queue: {name!r} is none of list, show, retry and drop; --help tells more")
+    for option in ("account", "failed", "limit", "json", "all", "yes"):
+        if options[option] and option not in _QUEUE[name]:
+            raise usage.UsageError(f"queue {name}: --{option} does not go with it; --help tells more")
+    if options["limit"] and not (options["limit"].isascii() and options["limit"].isdecimal()):
+        raise usage.UsageError(f"--limit {options['limit']}: must be a number, 0 for all")
+    if name == "list" and ids:
+        raise usage.UsageError("queue list: takes no ID; queue show ID does")
+    if name in ("show", "drop") and not ids:
+        raise usage.UsageError(f"queue {name}: needs the ID of a message")
+    if name == "retry" and bool(ids) + bool(options["all"]) + bool(options["account"] or options["failed"]) != 1:
+        raise usage.UsageError("queue retry: needs the ID of a message, or --all, or --account, or --failed")
+
+
+def _ask(question: str) -> bool:
+    """Whether the operator says yes."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 if __name__ == "__main__":
