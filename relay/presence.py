@@ -19,6 +19,10 @@ class Presence:
         for callback in callbacks:
             callback()
 
+    def told(self) -> None:
+        """The message has its verdict: nobody asks any more."""
+        self._callbacks.clear()
+
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call *callback* when the client goes, at once if it has gone."""
         if self.gone:

@@ -98,8 +98,11 @@ class Handover:
                 if attempt.waiter is not None:
                     attempt.waiter.callback(None)
 
-        lanes = min(self.posting.concurrency, len(attempts))
-        done = Deferred.fromCoroutine(side_by_side((post(each) for each in attempts), lanes))
+        if len(attempts) == 1:
+            done = Deferred.fromCoroutine(post(attempts[0]))
+        else:
+            lanes = min(self.posting.concurrency, len(attempts))
+            done = Deferred.fromCoroutine(side_by_side((post(each) for each in attempts), lanes))
         timer = self.clock.callLater(self.policy.wait, waited.callback, None)
         done.addCallback(lambda _: None if waited.called else waited.callback(None))
         await waited

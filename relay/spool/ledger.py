@@ -151,6 +151,7 @@ class Ledger:
             await self._note(claim, outcomes, failure)
         finally:
             claim.ended = True
+            claim.presence.told()  # which else would keep the content as long as the session's message
             self._release(claim)
 
     def _let_repetitions_wait(self, claim: Claim) -> None:
