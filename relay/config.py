@@ -42,6 +42,9 @@ PREFIX = "SMTP_RELAY_"
 #: The listeners of a relay that is told nothing; one that needs root is then left out (SMTP.md).
 DEFAULT_LISTEN = ("tcp:587", "tcp:2525", "tcp:8025")
 
+#: The spool's file in the data directory, for SQLite.
+SPOOL = "spool.sqlite3"
+
 # Kubernetes sets these beside a service that is called smtp-relay; they are none of ours.
 _KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)|PORT)(_\w+)?")
 
@@ -241,7 +244,7 @@ class Config:
     @property
     def spool_url(self) -> str:
         """The database of the spool: ``spool.url``, else a file of SQLite under *data*."""
-        return self.spool.url or f"sqlite:///{os.path.abspath(self.data)}/spool.sqlite3"
+        return self.spool.url or f"sqlite:///{os.path.join(os.path.abspath(self.data), SPOOL)}"
 
     def source(self, key: str) -> str:
         """Where *key* came from, for a message: ``"--listen"``, or ``"the default of listen"``."""

@@ -5,6 +5,7 @@ Everything heavy is imported late, so that ``twistd --help`` stays fast.
 
 from __future__ import annotations
 
+import errno
 import getopt
 import io
 import os
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.python import usage
 
 from relay import __version__
-from relay.config import KEYS, Config, effective, load
+from relay.config import KEYS, SPOOL, Config, effective, load
 from relay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -326,6 +327,9 @@ def _queue(options: _Queue) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
+        if not options.configuration.spool.url:
+            # SQLite would say it less clearly; it needs to write to look, too.
+            _check_access(os.path.join(options.configuration.data, SPOOL))
         with open_queue(options.configuration.spool_url) as spool:
             queue.run(spool, command, terminal)
         sys.stdout.flush()
@@ -337,7 +341,17 @@ def _queue(options: _Queue) -> None:
         raise
     except OSError as error:
         _write_no_more()
-        raise SystemExit(f"smtp-relay: {error.filename or 'the output'}: {error.strerror}") from None
+        hint = "; run this as the user that the relay runs as" if isinstance(error, PermissionError) else ""
+        raise SystemExit(f"smtp-relay: {error.filename or 'the output'}: {error.strerror}{hint}") from None
+
+
+def _check_access(path: str) -> None:
+    """Whether the file may be read and written, if there is one.
+
+    :raises PermissionError: it may not.
+    """
+    if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def _check_queue(options: _Queue, name: str, ids: Sequence[str]) -> None:

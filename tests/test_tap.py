@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -144,6 +144,73 @@ class MainTests(TapCase):
         with redirect_stdout(out):
             self.assertRaises(SystemExit, tap.main, ["--version"])
         self.assertEqual(out.getvalue(), f"smtp-relay {__version__}\n")
+
+
+class QueueTests(TapCase):
+    """The words and options of ``smtp-relay queue``; what it does is tests.operate.test_queue."""
+
+    def queue(self, *words: str) -> tuple[int | str | None, str]:
+        """Exit code, or its line, and standard error."""
+        err = io.StringIO()
+        with redirect_stderr(err):
+            error = self.assertRaises(SystemExit, tap.main, ["queue", *words])
+        return error.code, err.getvalue()
+
+    def test_usage(self) -> None:
+        """Words and options that do not fit leave with 2 and a line that says what does."""
+        for words, said in {
+            "shw": "none of list, show, retry and drop",
+            "--nope": "--nope",
+            "list A1": "queue show ID",
+            "show": "needs the ID",
+            "drop": "needs the ID",
+            "retry": "--all",
+            "retry A1 --all": "--all",
+            "retry --all --failed": "--all",
+            "drop A1 --failed": "--failed does not go with it",
+            "show A1 --limit 5": "--limit does not go with it",
+            "--yes": "--yes does not go with it",
+            "--limit x": "must be a number",
+            "--limit=-1": "must be a number",
+            "--spool mysql://x/y": "postgresql://",
+        }.items():
+            code, err = self.queue(*words.split())
+            self.assertEqual(code, 2, words)
+            self.assertRegex(err, "^smtp-relay: ", words)
+            self.assertIn(said, err)
+
+    def test_configuration(self) -> None:
+        """The spool is the relay's: of the file, the variables and the options, wherever these stand."""
+        data, path = self.mktemp(), self.write('data = "/from/file"\n')
+        for words in (
+            ("--data", data, "show", "A1"),
+            ("show", "A1", "--data", data),
+            ("show", f"--data={data}", "A1"),
+            ("show", "A1", "--config", path, "--data", data),
+        ):
+            code, _ = self.queue(*words)
+            self.assertEqual(
+                code,
+                f"smtp-relay: spool: there is none at {os.path.abspath(data)}/spool.sqlite3; is --data the relay's?",
+            )
+        self.assertIn("/from/file/spool.sqlite3", str(self.queue("-c", path)[0]))
+        os.environ["SMTP_RELAY_DATA"] = "/from/variable"
+        self.assertIn("/from/variable/spool.sqlite3", str(self.queue("-c", path)[0]))
+
+    def test_unreachable(self) -> None:
+        """A database that is out of reach is told in one line, without its password."""
+        code, _ = self.queue("--spool", "postgresql://relay:canary@127.0.0.1:1/mail")
+        self.assertRegex(str(code), "^smtp-relay: spool: cannot use postgresql://relay:.*127.0.0.1:1/mail: [^\n]+$")
+        self.assertNotIn("canary", str(code))
+
+    def test_help(self) -> None:
+        """The help shows every form, and of the relay's options those that name the spool."""
+        out = io.StringIO()
+        with redirect_stdout(out):
+            self.assertRaises(SystemExit, tap.main, ["queue", "--help"])
+        for part in ("queue show ID", "queue retry ID", "queue drop ID", "--failed", "--spool=", "--config="):
+            self.assertIn(part, out.getvalue())
+        self.assertNotIn("--listen", out.getvalue())
 
 
 class SendTests(TapCase):

@@ -18,9 +18,9 @@ _COLUMNS = (
     Column("AGE", right=True),
     Column("TRIES", right=True),
     Column("NEXT", right=True),
-    Column("RECIPIENT", 32),
-    Column("ACCOUNT", 16),
-    Column("TAG", 16),
+    Column("RECIPIENT", 28),
+    Column("ACCOUNT", 14),
+    Column("TAG", 12),
     Column("LAST ANSWER"),
 )
 
