@@ -97,7 +97,7 @@ class LineLayer(ESMTP):
         raise NotImplementedError
 
     def _leave(self) -> None:
-        """The client has gone while a command was in flight."""
+        """The client has gone, or may have, while a command was in flight."""
         raise NotImplementedError
 
     def _log_out(self) -> None:
@@ -142,6 +142,10 @@ class LineLayer(ESMTP):
             self.transport.loseConnection()
         elif not self._busy:
             self._close(None)
+        elif not self._buffer:
+            # A client that gave up waiting looks like this too, and will not read its verdict.  One that has its
+            # QUIT sent already waits for it.
+            self._leave()
 
     def writeConnectionLost(self) -> None:
         """We will send nothing more."""

@@ -18,8 +18,9 @@ from zope.interface import implementer
 
 from relay.errors import PermanentFailure, Reason, TemporaryFailure
 from relay.policy import Limits, Session
+from relay.presence import Presence
 from relay.testing import KEY, Dialogue, FakePlatform, make_factory, make_message
-from relay.values import Outcome, Receipt
+from relay.values import Envelope, Outcome, Receipt
 
 #: Lines after which nothing more is answered, each tested by itself.
 ENDS_A_SESSION = re.compile(rb"(?i)\x16\x03|(QUIT|BDAT|GET|POST|CONNECT|PUT|HEAD|OPTIONS|DELETE|PATCH|TRACE)( |\Z)")
@@ -421,6 +422,33 @@ class PipeliningTests(SessionCase):
         self.platform.release()
         self.assertEqual(len(self.platform.submissions), 2)
         self.assertEqual(self.factory.memory.held, 0)
+
+    def test_presence(self) -> None:
+        """Who closes its connection before the verdict may have given up; with a QUIT behind the message it has not."""
+        for behind, gone in (("", True), ("QUIT\r\n", False)):
+            seen: list[Presence] = []
+            verdict: Deferred[Receipt] = Deferred()
+
+            async def accept(
+                envelope: Envelope,
+                content: bytes,
+                presence: Presence,
+                seen: list[Presence] = seen,
+                verdict: Deferred[Receipt] = verdict,
+            ) -> Receipt:
+                seen.append(presence)
+                return await verdict
+
+            dialogue = self.dialogue(accept=accept)
+            dialogue.envelope()
+            dialogue.send(make_message() + ".\r\n" + behind)
+            self.assertFalse(seen[0].gone)
+            dialogue.session.readConnectionLost()
+            self.assertEqual(seen[0].gone, gone)
+            verdict.callback(Receipt("ID", (Outcome("bob@example.org"),)))
+            # It may read it all the same.
+            self.assertRegex(dialogue.read()[0], QUEUED)
+            self.assertTrue(dialogue.closed)
 
     def test_rset_and_quit_behind_a_delivery(self) -> None:
         """RSET and QUIT sent while a message is delivered wait for its verdict."""
