@@ -191,10 +191,11 @@ class Ledger:
         taken = claim.taken.union(outcome.recipient for outcome in outcomes if outcome.failure is None)
         doubtful = any(outcome.failure is not None and outcome.failure.reason in _DOUBTFUL for outcome in outcomes)
         told = failure is None and not claim.presence.gone
+        if claim.known and told and claim.explicit is None:
+            await self._forget(claim.fingerprint)
+            told = not claim.presence.gone  # it may have left meanwhile
         if claim.explicit is not None or (not told and (taken or doubtful)):
             await self._remember(Remembered(claim.fingerprint, claim.id, tuple(sorted(taken))))
-        elif claim.known and told:
-            await self._forget(claim.fingerprint)
 
     async def _remember(self, entry: Remembered) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -23,6 +24,7 @@ class FakeMemory:
         self.writes = 0
         self.reads = 0
         self.broken: Failure | None = None
+        self.forgetting: Deferred[None] | None = None
 
     def _check(self) -> None:
         if self.broken is not None:
@@ -41,8 +43,10 @@ class FakeMemory:
         return self.entries.get(fingerprint)
 
     async def forget(self, fingerprint: bytes) -> None:
-        """Drop."""
+        """Drop; takes until :attr:`forgetting` fires, if there is one."""
         self._check()
+        if self.forgetting is not None:
+            await self.forgetting
         self.entries.pop(fingerprint, None)
 
     async def has_memories(self) -> bool:
@@ -99,6 +103,21 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(self.posted(), ["a@x", "b@x"])
         self.send("a@x", "b@x")
         self.assertEqual(len(self.posted()), 4)
+
+    def test_left_before_the_verdict_of_the_repetition(self) -> None:
+        """A client that leaves again while its repetition is being forgotten gets the first id once more."""
+        self.platform.held = []
+        self.send().leave()
+        self.platform.release()
+        self.memory.forgetting = Deferred()
+        dialogue = self.send()
+        self.assertEqual(self.answers, [])
+        dialogue.leave()
+        self.memory.forgetting.callback(None)
+        self.memory.forgetting = None
+        self.send()
+        self.assertEqual(self.answers, [f"250 Ok: queued as {self.platform.submissions[0].request_id}"])
+        self.assertEqual(self.posted(), ["a@x"])
 
     def test_repeated_while_under_way(self) -> None:
         """A repetition that comes while the first is still under way waits for it."""
