@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import TestResult, defaultTestLoader
@@ -16,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relay import config, replies, wire
 from relay.errors import Failure, Reason
-from relay.testing import Dialogue
+from relay.testing import Dialogue, FakePlatform, make_message
+from relay.values import Submission
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -33,6 +35,7 @@ HEADERS = [
     "X-Transactional-Route",
     "X-Transactional-Template",
     "X-Transactional-Variables",
+    "X-Transactional-Idempotency-Key",
     "X-Auth-APIKey",
 ]
 
@@ -143,6 +146,25 @@ class ExampleTests(SynchronousTestCase):
         result = TestResult()
         defaultTestLoader.loadTestsFromTestCase(case).run(result)
         self.assertEqual((result.testsRun, result.errors, result.failures), (2, [], []))
+
+    def test_own_deliver(self) -> None:
+        """What the program keeps is answered 250, what it cannot keep 451; the platform gets nothing."""
+        kept: list[str] = []
+        full: list[OSError] = []
+
+        async def keep(submissions: Sequence[Submission]) -> None:
+            if full:
+                raise full[0]
+            kept.extend(each.to for each in submissions)
+
+        platform = FakePlatform()
+        client = Dialogue(self.load("own_deliver.py")["factory"](config.Config(), platform, keep, Clock()))
+        client.envelope("jane@example.org", "joe@example.org")
+        self.assertRegex(client.message(make_message())[0], "^250 Ok: queued as ")
+        self.assertEqual((kept, platform.submissions), (["jane@example.org", "joe@example.org"], []))
+        full.append(OSError())
+        client.envelope("jane@example.org")
+        self.assertRegex(client.message(make_message())[0], "^451 4.3.0 ")
 
     def test_own_delivery(self) -> None:
         """Mail for example.com is kept, other mail is refused at RCPT."""
