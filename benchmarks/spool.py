@@ -1,4 +1,4 @@
-"""How fast the spool is: ``python benchmarks/spool.py [--url URL] [--callers N] [--seconds S] [--busy]``.
+"""How fast the spool is: ``python benchmarks/spool.py [--url URL] [--callers N] [--seconds S] [--rate R] [--busy]``.
 
 Puts messages of 4 kB from many callers at the same time, each waiting for its promise, and then takes and settles
 them.  ``--busy`` keeps the reactor's thread computing meanwhile, as a relay does that parses messages.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import LoopingCall, react
+from twisted.internet.task import LoopingCall, deferLater, react
 
 from relay.policy import Spool
 from relay.spool.store import Store
@@ -47,26 +47,32 @@ def spooled(number: int) -> Spooled:
     return Spooled(f"{number:016X}", hashlib.sha256(key.encode()).hexdigest(), "Acme", (Entry(submission),))
 
 
-async def put(store: Store, callers: int, seconds: float) -> int:
-    """Put for so long; prints and returns how many."""
+async def put(reactor: Any, store: Store, callers: int, seconds: float, rate: float = 0.0) -> None:
+    """Put for so long, as fast as it goes or at *rate* messages a second, and print how that went."""
     waits: list[float] = []
     end = time.perf_counter() + seconds
+    step = callers / rate if rate else 0.0
 
-    async def caller() -> None:
+    async def caller(position: int) -> None:
+        turn = time.perf_counter() + step * position / callers
         while (begun := time.perf_counter()) < end:
+            if turn > begun:
+                await deferLater(reactor, turn - begun)
+                begun = time.perf_counter()
+            turn += step
             await store.put(spooled(len(waits)))
             waits.append(time.perf_counter() - begun)
 
     cpu, begun = time.process_time(), time.perf_counter()
-    await gatherResults([Deferred.fromCoroutine(caller()) for _ in range(callers)])
+    await gatherResults([Deferred.fromCoroutine(caller(number)) for number in range(callers)])
     took, cpu = time.perf_counter() - begun, time.process_time() - cpu
     waits.sort()
     middle, late = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
+    asked = f" ({rate:.0f}/s asked for)" if rate else ""
     print(
-        f"put: {len(waits) / took:.0f} messages/s, from call to promise p50 {middle * 1e3:.1f} ms, "
+        f"put, {callers} callers{asked}: {len(waits) / took:.0f}/s, from call to promise p50 {middle * 1e3:.1f} ms, "
         f"p99 {late * 1e3:.1f} ms, longest {waits[-1] * 1e3:.1f} ms; CPU {cpu / len(waits) * 1e6:.0f} µs a message"
     )
-    return len(waits)
 
 
 async def drain(store: Store, limit: int, settlement: Any) -> None:
@@ -101,11 +107,11 @@ async def measure(reactor: Any, options: argparse.Namespace) -> None:
         work = LoopingCall(compute)
         if options.busy:
             work.start(0)
-        await put(store, options.callers, options.seconds)
-        for _ in range(3):
-            await put(store, 1, options.seconds / 10)
+        await put(reactor, store, options.callers, options.seconds, options.rate)
+        await put(reactor, store, options.callers, options.seconds)
+        await put(reactor, store, 1, options.seconds / 5)
         await drain(store, 20, delivered)
-        await put(store, options.callers, options.seconds / 2)
+        await put(reactor, store, options.callers, options.seconds)
         await drain(store, 100, later)
         if options.busy:
             work.stop()
@@ -118,6 +124,7 @@ def main() -> None:
     parser.add_argument("--url", default="")
     parser.add_argument("--callers", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rate", type=float, default=5000.0, help="messages a second of the first measurement")
     parser.add_argument("--folder", default=None, help="where the SQLite file is made")
     parser.add_argument("--busy", action="store_true")
     options = parser.parse_args()

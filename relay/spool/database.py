@@ -22,8 +22,11 @@ from sqlalchemy.pool import NullPool
 from relay.errors import ConfigError
 from relay.spool.schema import messages, meta, notices, recipients
 
-#: Most rows in one INSERT, most values in one IN: SQLite before 3.32 takes 999 parameters.
-CHUNK = 64
+#: Most values in one IN: SQLite before 3.32 takes 999 parameters.
+CHUNK = 500
+
+#: Most parameters of one INSERT.
+PARAMETERS = 900 if sqlite3.sqlite_version_info < (3, 32) else 8000
 
 #: How long SQLite waits for the command line's lock, in milliseconds.
 BUSY = 10_000
@@ -87,8 +90,8 @@ class Database(Protocol):
     def numbers(self, connection: sa.Connection, count: int) -> Sequence[int]:
         """*count* new numbers for rows, ascending."""
 
-    def free(self, connection: sa.Connection) -> int | None:
-        """Bytes that the volume has left, None where nobody knows."""
+    def free(self, connection: sa.Connection, enough: int) -> int | None:
+        """Bytes that the volume has left, *enough* or more when it has more; None where nobody knows."""
 
     def changes(self, connection: sa.Connection) -> int:
         """Another number than before when another process may have changed something."""
@@ -180,10 +183,13 @@ class SQLite:
         first, self._next = self._next, self._next + count
         return range(first, first + count)
 
-    def free(self, connection: sa.Connection) -> int | None:
+    def free(self, connection: sa.Connection, enough: int) -> int | None:
         """Pages of the file that hold nothing are as good as space on the volume."""
-        unused = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
-        return shutil.disk_usage(self.path.parent).free + int(unused) * _page_size(connection)
+        free = shutil.disk_usage(self.path.parent).free
+        if free < enough:
+            unused = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+            free += int(unused) * int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+        return free
 
     def changes(self, connection: sa.Connection) -> int:
         return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
@@ -244,7 +250,7 @@ class PostgreSQL:
         ).scalars()
         return sorted(int(number) for number in found)
 
-    def free(self, connection: sa.Connection) -> int | None:
+    def free(self, connection: sa.Connection, enough: int) -> int | None:
         return None
 
     def changes(self, connection: sa.Connection) -> int:
@@ -274,11 +280,12 @@ def mark(connection: sa.Connection) -> None:
 def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Sequence[Any]]) -> None:
     """Insert *rows*, with the values of all columns of *table* in order.
 
-    One statement for many rows, and past SQLAlchemy's own compilation: while another thread computes, each row of an
-    ``executemany`` of :mod:`sqlite3` may cost a switch interval (5 ms), because it lets go of the interpreter's lock
-    for each.
+    One statement for many rows, and past SQLAlchemy's own compilation: :mod:`sqlite3` lets go of the interpreter's
+    lock for each row of an ``executemany``, and while another thread computes it may get it back only a switch
+    interval later.
     """
-    for part in chunks(rows):
+    step = PARAMETERS // len(table.columns)
+    for part in (rows[start : start + step] for start in range(0, len(rows), step)):
         values = tuple([value for row in part for value in row])
         connection.exec_driver_sql(_insertion(table, connection.dialect.paramstyle, len(part)), values)
 
@@ -308,10 +315,6 @@ def explain(error: BaseException) -> str:
     # A URL in a driver's message may hold a password.
     said = re.sub(r"://[^@\s]*@", "://", lines[0]) if lines else ""
     return f"{type(cause).__name__}: {said}" if said else type(cause).__name__
-
-
-def _page_size(connection: sa.Connection) -> int:
-    return int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

@@ -19,6 +19,12 @@ SHARE = 0.01
 #: The counts of a server that others use too are at most so old, in seconds, unless counting takes long.
 FRESH = 1.0
 
+#: So often, in seconds, we look whether the command line has changed a file of ours.
+LOOK = 0.2
+
+#: Space on the volume, in bytes, with which nobody asks how much the file itself has unused.
+PLENTY = 256 * 1024 * 1024
+
 _rows = sa.select(sa.func.count()).select_from(recipients)
 _octets = sa.select(sa.func.coalesce(sa.func.sum(messages.c.size), 0))
 _failed = sa.select(sa.func.count()).select_from(recipients).where(recipients.c.failed.is_not(None))
@@ -55,17 +61,20 @@ class Usage:
 
     def refresh(self, transaction: Transaction) -> None:
         """Count again where that is due."""
-        changes = transaction.database.changes(transaction.connection)
         started = self._monotonic()
-        stale = transaction.database.shared and started >= self._next
-        if changes == self._changes and not stale:
+        if self._changes is not None and started < self._next:
+            return
+        changes = transaction.database.changes(transaction.connection)
+        if changes == self._changes and not transaction.database.shared:
+            self._next = started + LOOK
             return
         self._changes = changes
         # As they were before this transaction; what it changes is added when it is committed.
         self.rows = int(transaction.connection.execute(_rows).scalar_one()) - transaction.rows
         self.octets = int(transaction.connection.execute(_octets).scalar_one()) - transaction.octets
         ended = self._monotonic()
-        self._next = ended + max(FRESH, (ended - started) / SHARE)
+        fresh = FRESH if transaction.database.shared else LOOK
+        self._next = ended + max(fresh, (ended - started) / SHARE)
 
     def forget(self) -> None:
         """Count at the next occasion."""
@@ -79,7 +88,7 @@ class Usage:
     def room(self, transaction: Transaction) -> Room:
         """What may still come now."""
         self.refresh(transaction)
-        free = transaction.database.free(transaction.connection)
+        free = transaction.database.free(transaction.connection, self.policy.min_free + PLENTY)
         octets = self.policy.max_bytes - self.octets
         if free is not None:
             octets = min(octets, free - self.policy.min_free)

@@ -7,6 +7,7 @@ would bound the rate.  Nobody is answered before the commit has returned.
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,9 @@ R = TypeVar("R")
 
 #: Most operations in one commit.
 BATCH = 500
+
+#: Seconds for which a thread may go on while another wants the interpreter.
+SWITCH = 0.0002
 
 #: How long a database that could not be opened is not asked again, in seconds.
 PAUSE = 1.0
@@ -90,6 +94,10 @@ class Thread(Protocol):
 class WriterThread:
     """A thread of its own; a daemon, because what is committed needs no end and the rest was not promised.
 
+    It sets the process's switch interval to :data:`SWITCH`: SQLite's calls let go of the interpreter's lock many
+    times a commit, and a reactor that is busy, but enters the system often, gets it back first each time; only
+    after a whole interval is it made to wait.  With Python's 5 ms a busy relay would commit a few times a second.
+
     :param waits: whether :meth:`wait_for` comes first.
     """
 
@@ -98,6 +106,7 @@ class WriterThread:
         self._works: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._early: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waits = waits
+        sys.setswitchinterval(min(SWITCH, sys.getswitchinterval()))
         self._thread = threading.Thread(target=self._loop, name="spool-write", daemon=True)
         self._thread.start()
 

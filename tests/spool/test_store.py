@@ -200,9 +200,10 @@ class SweepTests(SQLiteCase):
         self.assertEqual({each.submission.api_key for each in self.take()}, {"another key", CANARY})
 
     def test_dropped_behind_our_back(self) -> None:
-        """What the command line removed makes room at once."""
+        """What the command line removed makes room within a second."""
         self.reopen(max_rows=1)
         self.put()
         with self.connect() as connection, connection.begin():
             connection.execute(sa.delete(recipients))
+        self.later(1)
         self.put()
