@@ -52,7 +52,7 @@ class Session(LineLayer):
         if not line.isascii() and not (verb in (b"MAIL", b"RCPT") and _is_utf8(line)):
             raise PermanentFailure(Reason.BAD_LINE)
         if verb in _HTTP:
-            self._close(Reason.ABUSE, linger=True)
+            self._close(Reason.ABUSE, linger=True, text="This is an SMTP server")
             return None
         command = _COMMANDS.get(verb)
         if command is None:
@@ -225,7 +225,7 @@ class Session(LineLayer):
         self.factory.observer.auth_failed()
         self._auth_failures += 1
         if self._auth_failures >= self._limits.auth_failures:
-            self._close(Reason.ABUSE)
+            self._close(Reason.ABUSE, text="Too many API keys that are not accepted, closing connection")
 
     async def _log_in(self, credentials: ICredentials) -> None:
         """Take the avatar of *credentials*: deliveries come from it."""
