@@ -191,7 +191,9 @@ class RelayService(MultiService):
             yield
         except (CannotStart, ConfigError, OSError) as error:
             if isinstance(error, OSError):
-                error = CannotStart(f"data: {error.filename or self.config.data}: {error.strerror}")
+                error = CannotStart(
+                    f"data: {error.filename or self.config.data}: {error.strerror}; --data names another directory"
+                )
             elif isinstance(error, ConfigError):
                 error = CannotStart("\n".join(error.problems))
             log.critical("{problem}", problem=str(error))

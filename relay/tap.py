@@ -69,14 +69,40 @@ def makeService(options: Options) -> RelayService:
     """
     from relay import service
 
+    twistd: Mapping[str, Any] = options.parent or {}
+    _check_files(twistd)
     try:
         made = service.makeService(options.configuration)
     except ConfigError as error:
         # twistd would show a traceback for anything else.
         raise SystemExit(f"smtp-relay: {_listed(error)}") from None
     if options.configuration.log_format == "json":
-        made.log_observer = _json_observer(options.parent or {})
+        made.log_observer = _json_observer(twistd)
     return made
+
+
+def _check_files(twistd: Mapping[str, Any]) -> None:
+    """Say in a line what twistd would show a traceback for.
+
+    :raises SystemExit: its pidfile or its log cannot be written.
+    """
+    if twistd.get("chroot"):
+        return  # the paths will be others
+    files = [("pidfile", twistd.get("pidfile")), ("logfile", _logfile(twistd))]
+    for name, path in files:
+        if not path or path == "-":
+            continue
+        path = os.path.abspath(path)
+        where = path if os.path.exists(path) else os.path.dirname(path)
+        if os.path.isdir(path) or not os.access(where, os.W_OK):
+            raise SystemExit(f"smtp-relay: twistd cannot write {path}: give it another place with twistd --{name}=PATH")
+
+
+def _logfile(twistd: Mapping[str, Any]) -> str:
+    """Where twistd logs, ``-`` for standard output and ``""`` where its log is no file."""
+    if twistd.get("logger") or twistd.get("syslog"):
+        return ""
+    return str(twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log"))
 
 
 def _json_observer(twistd: Mapping[str, Any]) -> Any:
@@ -85,9 +111,9 @@ def _json_observer(twistd: Mapping[str, Any]) -> Any:
 
     from relay.operate.log import JSONLines
 
-    if twistd.get("logger") or twistd.get("syslog"):
+    path = _logfile(twistd)
+    if not path:
         return None
-    path = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
     return JSONLines(sys.stdout if path == "-" else LogFile.fromFullPath(path))
 
 

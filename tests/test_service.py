@@ -196,7 +196,7 @@ class Fatal(ServiceCase):
         made = self.make(data=os.path.join(path, "data"))
         made.privilegedStartService()
         error = self.assertRaises(CannotStart, made.startService)
-        self.assertEqual(str(error), f"data: {path}/data: Not a directory")
+        self.assertEqual(str(error), f"data: {path}/data: Not a directory; --data names another directory")
 
     def test_all_problems(self) -> None:
         """Endpoints that Twisted does not know, a certificate and authorities that are none, are reported together."""

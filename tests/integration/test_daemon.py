@@ -517,6 +517,18 @@ class Users(FolderCase):
             self.assertEqual(len(relay.messages()), 1)
             self.assertEqual(os.stat(relay.data / "api-key").st_uid, NOBODY)
 
+    def test_pidfile(self) -> None:
+        """In a folder that the user cannot write to, twistd's pidfile is told of in one line."""
+        command = (*AS_NOBODY, TWISTD[0], "-n", "smtp-relay", "--data", str(self.folder / "data"))
+        with tempfile.TemporaryDirectory() as folder:
+            os.chmod(folder, 0o755)
+            ran = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=PATIENCE)
+        self.assertEqual((ran.returncode, ran.stdout), (1, ""), ran.stdout)
+        said = (
+            f"smtp-relay: twistd cannot write {folder}/twistd.pid: give it another place with twistd --pidfile=PATH\n"
+        )
+        self.assertEqual(ran.stderr, said)
+
     def test_default_ports(self) -> None:
         """With the default ports 587 is left out with a warning where it needs root; the others work."""
         for first in ("1024", "0"):
