@@ -330,12 +330,21 @@ class Session(LineLayer):
         if not self.factory.memory.has(1):
             raise TemporaryFailure(Reason.MEMORY)
         # Recipients that share a message have one object for it.
-        made = [make_message() for _, make_message in self._to]
-        self._messages = list({id(message): message for message in made}.values())
+        made = [(make_message(), user) for user, make_message in self._to]
+        self._messages = list({id(message): message for message, _ in made}.values())
+        for message in self._messages:
+            if not IContent.providedBy(message):
+                self._trace(message, [user for its, user in made if its is message])
         self._data = framing.DataReader(self._limits.message_size)
         self._refusal = None
         self._set_deadline(self._limits.data)
         self._ok("End data with <CR><LF>.<CR><LF>", 354)
+
+    def _trace(self, message: Any, users: list[Any]) -> None:
+        """Begin a message with the trace header that its delivery wants, as Twisted's own server does."""
+        header = self._delivery().receivedHeader(self._helo, self._origin, users)
+        if header:
+            message.lineReceived(header)
 
     def _read_data(self, data: framing.DataReader) -> None:
         """Give the buffer to the message."""
@@ -380,7 +389,7 @@ class Session(LineLayer):
         """The message is whole: have it delivered, and say what became of it."""
         messages, self._messages = self._messages, []
         try:
-            content = self._content(data)
+            content = self._content(data, messages)
             results = await DeferredList(
                 [self._hand_over(message, content) for message in messages], consumeErrors=True
             )
@@ -397,8 +406,8 @@ class Session(LineLayer):
             if self._lost:
                 log.info("{peer} left before it read the verdict", peer=self.peer)
 
-    def _content(self, data: framing.DataReader) -> bytes:
-        """The message as it counts.
+    def _content(self, data: framing.DataReader, messages: list[Any]) -> bytes:
+        """The message as it counts; where it is refused, *messages* are told that it has no end.
 
         :raises Failure: it is too big, too much for now, or has bare line ends that are not allowed.
         """
@@ -407,6 +416,8 @@ class Session(LineLayer):
             self._refusal = Reason.BARE_NEWLINE
         if self._refusal is None:
             return framing.normalize(content)
+        for message in messages:
+            message.connectionLost()
         self.factory.observer.message_refused(self._refusal, self.peer)
         if self._refusal is Reason.MEMORY:
             raise TemporaryFailure(Reason.MEMORY)

@@ -540,8 +540,8 @@ class OwnDelivery:
         self._made = iter(self.messages)
 
     def receivedHeader(self, helo: Any, origin: Any, recipients: Any) -> bytes:
-        """None."""
-        return b""
+        """The client's name and address, and for whom it is."""
+        return b"Received: from %b by x for %b" % (b" ".join(helo), b", ".join(bytes(each.dest) for each in recipients))
 
     def validateFrom(self, helo: Any, origin: Any) -> Any:
         """Answers later."""
@@ -559,9 +559,11 @@ class OwnDelivery:
 class OwnDeliveryTests(SessionCase):
     """An own IMessageDelivery works as with Twisted's server."""
 
-    def talk(self, *verdicts: Any, recipients: tuple[str, ...] = ("a@x",)) -> tuple[OwnDelivery, list[str]]:
+    def talk(
+        self, *verdicts: Any, recipients: tuple[str, ...] = ("a@x",), **arguments: Any
+    ) -> tuple[OwnDelivery, list[str]]:
         """Send one message to an embedder's delivery."""
-        dialogue = self.dialogue()
+        dialogue = self.dialogue(**arguments)
         delivery = OwnDelivery(list(verdicts))
         dialogue.session._get_delivery = self._no_login
         dialogue.session.delivery = delivery
@@ -572,9 +574,10 @@ class OwnDeliveryTests(SessionCase):
         """The delivery is there already."""
 
     def test_lines(self) -> None:
-        """A message that knows lines gets every line, dots undone, and its words are the reply."""
+        """A message that knows lines gets the trace header and every line, dots undone; its words are the reply."""
         delivery, answer = self.talk(b"stored as 7")
-        self.assertEqual(delivery.messages[0].lines, [b"Subject: x", b"", b".dot"])
+        received = b"Received: from client.example 127.0.0.1 by x for a@x"
+        self.assertEqual(delivery.messages[0].lines, [received, b"Subject: x", b"", b".dot"])
         self.assertEqual(answer, ["250 stored as 7"])
 
     def test_own_failures(self) -> None:
@@ -586,6 +589,12 @@ class OwnDeliveryTests(SessionCase):
     def test_one_answer_for_several_messages(self) -> None:
         """With one message a recipient there is still one answer."""
         self.assertEqual(self.talk(b"one", b"two", recipients=("a@x", "b@x"))[1], ["250 one"])
+
+    def test_refused_content(self) -> None:
+        """A message that is too big for the session has no end for the embedder either."""
+        delivery, answer = self.talk(b"stored", limits=Limits(message_size=10))
+        self.assertEqual(answer[0][:9], "552 5.3.4")
+        self.assertTrue(delivery.messages[0].lost)
 
     def test_refused_recipient(self) -> None:
         """A recipient that the delivery refuses is answered with its code."""
