@@ -141,6 +141,7 @@ class RelayService(MultiService):
         self.metrics = _Observer()
         self._reactor = reactor
         self._bound = False
+        self._stopped = False
         self._data: DataDirectory | None = None
         self._factory: SubmissionFactory | None = None
         self._embedded: EmbeddedBackend | None = None
@@ -175,7 +176,10 @@ class RelayService(MultiService):
         """Serve, as soon as the reactor runs.
 
         :raises CannotStart: the data directory, or what is in it, cannot be used.
+        :raises RuntimeError: it was stopped: its listeners are closed for good.
         """
+        if self._stopped:
+            raise RuntimeError("a relay that was stopped does not start again, make a new one")
         with self._fatal():
             if not self._bound:
                 self._bind()
@@ -314,6 +318,7 @@ class RelayService(MultiService):
 
     async def _stop(self) -> None:
         log.info("stopping")
+        self._stopped = True
         if self._factory is not None:
             self._readiness.stopping = True
             for listener in self._smtp:

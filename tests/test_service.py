@@ -225,6 +225,13 @@ class Stopping(ServiceCase):
         self.successResultOf(made.stopService())
         self.assertEqual([event["log_format"] for event in self.events][-1], "stopped")
 
+    def test_no_second_start(self) -> None:
+        """A relay that was stopped says that it does not start again, and is not left running without a port."""
+        made = self.start()
+        self.successResultOf(made.stopService())
+        self.assertRaises(RuntimeError, made.startService)
+        self.assertFalse(made.running)
+
     def test_stop_before_start(self) -> None:
         """A service that never started stops without complaint."""
         self.successResultOf(self.make().stopService())
