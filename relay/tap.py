@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from twisted.python import usage
@@ -71,6 +72,7 @@ def makeService(options: Options) -> RelayService:
 
     twistd: Mapping[str, Any] = options.parent or {}
     _check_files(twistd)
+    _write_anything()
     try:
         made = service.makeService(options.configuration)
     except ConfigError as error:
@@ -79,6 +81,12 @@ def makeService(options: Options) -> RelayService:
     if options.configuration.log_format == "json":
         made.log_observer = _json_observer(twistd)
     return made
+
+
+def _write_anything() -> None:
+    """Let standard output, which may be the log, take what its encoding lacks: Twisted would lose the line."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _check_files(twistd: Mapping[str, Any]) -> None:
@@ -169,6 +177,7 @@ class _Commands(usage.Options):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; leaves with exit code 1 and every problem on standard error."""
+    _write_anything()
     commands: Any = _untyped(_Commands)()
     try:
         commands.parseOptions(sys.argv[1:] if arguments is None else arguments)

@@ -441,6 +441,14 @@ class Logs(FolderCase):
             lines = path.read_text().splitlines()
             self.assertEqual(all(line.startswith("{") for line in lines), form == "json")
 
+    def test_encoding(self) -> None:
+        """Where the locale is not UTF-8 no line of the log is lost."""
+        with running(command=("env", "PYTHONIOENCODING=ascii", *TWISTD)) as relay:
+            session = client(relay, login=False)
+            self.assertRaises(smtplib.SMTPAuthenticationError, session.login, "a", "wrong-key-0123456789")
+            relay.wait_for(r"API key wron\\u2026 from 127.0.0.1 refused")
+            session.close()
+
     def test_terminal(self) -> None:
         """At a terminal the banner is shown, with the API key and a swaks line that works as it stands."""
         master, slave = pty.openpty()
