@@ -382,8 +382,15 @@ class Session(LineLayer):
         self._data = None
         self._give_back()
         messages, self._messages = self._messages, []
+        self._drop(messages)
+
+    def _drop(self, messages: list[Any]) -> None:
+        """Tell *messages* that they have no end; what an embedder's own raises must not keep the session from its."""
         for message in messages:
-            message.connectionLost()
+            try:
+                message.connectionLost()
+            except Exception:
+                log.failure("a message of {peer} could not be dropped", peer=self.peer)
 
     async def _deliver(self, data: framing.DataReader) -> None:
         """The message is whole: have it delivered, and say what became of it."""
@@ -416,8 +423,7 @@ class Session(LineLayer):
             self._refusal = Reason.BARE_NEWLINE
         if self._refusal is None:
             return framing.normalize(content)
-        for message in messages:
-            message.connectionLost()
+        self._drop(messages)
         self.factory.observer.message_refused(self._refusal, self.peer)
         if self._refusal is Reason.MEMORY:
             raise TemporaryFailure(Reason.MEMORY)

@@ -529,6 +529,8 @@ class LineMessage:
     def connectionLost(self) -> None:
         """No end."""
         self.lost = True
+        if isinstance(self.verdict, Exception):
+            raise self.verdict
 
 
 @implementer(IMessageDelivery)
@@ -595,6 +597,17 @@ class OwnDeliveryTests(SessionCase):
         delivery, answer = self.talk(b"stored", limits=Limits(message_size=10))
         self.assertEqual(answer[0][:9], "552 5.3.4")
         self.assertTrue(delivery.messages[0].lost)
+
+    def test_raises_when_dropped(self) -> None:
+        """A message that raises when it is dropped is logged, and the connection is no longer counted."""
+        dialogue = self.dialogue()
+        dialogue.session._get_delivery = self._no_login
+        delivery = dialogue.session.delivery = OwnDelivery([ValueError("x"), None])
+        dialogue.envelope("a@x", "b@x")
+        dialogue.leave()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertTrue(all(each.lost for each in delivery.messages))
+        self.assertEqual(self.factory._connections.total, 0)
 
     def test_refused_recipient(self) -> None:
         """A recipient that the delivery refuses is answered with its code."""
