@@ -162,6 +162,7 @@ class RelayService(MultiService):
         self.metrics = _Observer()
         self._reactor = reactor
         self._bound = False
+        self._stopped = False
         self._data: DataDirectory | None = None
         self._factory: SubmissionFactory | None = None
         self._embedded: EmbeddedBackend | None = None
@@ -201,7 +202,10 @@ class RelayService(MultiService):
         """Serve, as soon as the reactor runs.
 
         :raises CannotStart: the data directory, or what is in it, cannot be used.
+        :raises RuntimeError: it was stopped: its listeners are closed for good.
         """
+        if self._stopped:
+            raise RuntimeError("a relay that was stopped does not start again, make a new one")
         with self._fatal():
             if not self._bound:
                 self._bind()
@@ -217,7 +221,9 @@ class RelayService(MultiService):
             yield
         except (CannotStart, ConfigError, OSError) as error:
             if isinstance(error, OSError):
-                error = CannotStart(f"data: {error.filename or self.config.data}: {error.strerror}")
+                error = CannotStart(
+                    f"data: {error.filename or self.config.data}: {error.strerror}; --data names another directory"
+                )
             elif isinstance(error, ConfigError):
                 error = CannotStart("\n".join(error.problems))
             log.critical("{problem}", problem=str(error))
@@ -385,6 +391,7 @@ class RelayService(MultiService):
 
     async def _stop(self) -> None:
         log.info("stopping")
+        self._stopped = True
         if self._factory is not None:
             self._readiness.stopping = True
             for listener in self._smtp:

@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from twisted.python import usage
@@ -86,6 +87,9 @@ def makeService(options: Options) -> RelayService:
     """
     from relay import service
 
+    twistd: Mapping[str, Any] = options.parent or {}
+    _check_files(twistd)
+    _write_anything()
     _count_steadily()
     try:
         made = service.makeService(options.configuration)
@@ -93,7 +97,7 @@ def makeService(options: Options) -> RelayService:
         # twistd would show a traceback for anything else.
         raise SystemExit(f"smtp-relay: {_listed(error)}") from None
     if options.configuration.log_format == "json":
-        made.log_observer = _json_observer(options.parent or {})
+        made.log_observer = _json_observer(twistd)
     return made
 
 
@@ -109,15 +113,45 @@ def _count_steadily() -> None:
         untyped.seconds = time.monotonic
 
 
+def _write_anything() -> None:
+    """Let standard output, which may be the log, take what its encoding lacks: Twisted would lose the line."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _check_files(twistd: Mapping[str, Any]) -> None:
+    """Say in a line what twistd would show a traceback for.
+
+    :raises SystemExit: its pidfile or its log cannot be written.
+    """
+    if twistd.get("chroot"):
+        return  # the paths will be others
+    files = [("pidfile", twistd.get("pidfile")), ("logfile", _logfile(twistd))]
+    for name, path in files:
+        if not path or path == "-":
+            continue
+        path = os.path.abspath(path)
+        where = path if os.path.exists(path) else os.path.dirname(path)
+        if os.path.isdir(path) or not os.access(where, os.W_OK):
+            raise SystemExit(f"smtp-relay: twistd cannot write {path}: give it another place with twistd --{name}=PATH")
+
+
+def _logfile(twistd: Mapping[str, Any]) -> str:
+    """Where twistd logs, ``-`` for standard output and ``""`` where its log is no file."""
+    if twistd.get("logger") or twistd.get("syslog"):
+        return ""
+    return str(twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log"))
+
+
 def _json_observer(twistd: Mapping[str, Any]) -> Any:
     """JSON lines to where twistd would log, None where it was told another kind of log."""
     from twisted.python.logfile import LogFile
 
     from relay.operate.log import JSONLines
 
-    if twistd.get("logger") or twistd.get("syslog"):
+    path = _logfile(twistd)
+    if not path:
         return None
-    path = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
     return JSONLines(sys.stdout if path == "-" else LogFile.fromFullPath(path))
 
 
@@ -234,6 +268,7 @@ class _Commands(usage.Options):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; leaves with exit code 1 and every problem on standard error, queue's wrong usage with 2."""
+    _write_anything()
     commands: Any = _untyped(_Commands)()
     try:
         commands.parseOptions(sys.argv[1:] if arguments is None else arguments)

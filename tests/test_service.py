@@ -201,7 +201,7 @@ class Fatal(ServiceCase):
         made = self.make(data=os.path.join(path, "data"))
         made.privilegedStartService()
         error = self.assertRaises(CannotStart, made.startService)
-        self.assertEqual(str(error), f"data: {path}/data: Not a directory")
+        self.assertEqual(str(error), f"data: {path}/data: Not a directory; --data names another directory")
 
     def test_all_problems(self) -> None:
         """Endpoints that Twisted does not know, a certificate and authorities that are none, are reported together."""
@@ -229,6 +229,13 @@ class Stopping(ServiceCase):
         made = self.start()
         self.successResultOf(made.stopService())
         self.assertEqual([event["log_format"] for event in self.events][-1], "stopped")
+
+    def test_no_second_start(self) -> None:
+        """A relay that was stopped says that it does not start again, and is not left running without a port."""
+        made = self.start()
+        self.successResultOf(made.stopService())
+        self.assertRaises(RuntimeError, made.startService)
+        self.assertFalse(made.running)
 
     def test_stop_before_start(self) -> None:
         """A service that never started stops without complaint."""

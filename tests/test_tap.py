@@ -84,6 +84,17 @@ class OptionsTests(TapCase):
         error = self.assertRaises(SystemExit, tap.makeService, self.parse("--listen", "a:0", "--admin", "b:0"))
         self.assertEqual(len(str(error).splitlines()), 3)
 
+    def test_files_of_twistd(self) -> None:
+        """A pidfile or log that twistd cannot write is told in one line, and no traceback of twistd's."""
+        options = self.parse("--data", self.mktemp())
+        for name in ("pidfile", "logfile"):
+            for path in (".", "/nowhere/at/all"):
+                options.parent = {"nodaemon": 1, name: path}
+                said = str(self.assertRaises(SystemExit, tap.makeService, options))
+                self.assertRegex(said, rf"^smtp-relay: twistd cannot write /.*--{name}=PATH$")
+        options.parent = {"nodaemon": 1, "pidfile": "", "logfile": "-"}
+        self.assertIsNone(tap.makeService(options).log_observer)
+
     def test_json_log(self) -> None:
         """JSON goes where twistd would log; a log that twistd was told of wins."""
         path = self.mktemp()

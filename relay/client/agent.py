@@ -13,8 +13,9 @@ from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet._sslverify import IOpenSSLTrustRoot
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, TLSVersion, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from twisted.web.client import URI, Agent
@@ -31,6 +32,8 @@ from relay.policy import Platform
 HEADER_SIZE = 65_536
 #: Bytes on the wire for each byte of a body, at worst: a chunk of one byte is "1 CR LF x CR LF".
 CHUNKED = 6
+#: Seconds between two addresses of one name (RFC 8305 section 5 has 100 ms as its least).
+ATTEMPT_DELAY = 0.1
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -122,15 +125,29 @@ class Endpoints:
 
     def _make(self, scheme: bytes, host_bytes: bytes, port: int) -> IStreamClientEndpoint:
         host = host_bytes.decode("ascii")
-        # HostnameEndpoint and wrapClientTLS are not annotated.
-        plain: IStreamClientEndpoint = cast("Any", HostnameEndpoint)(self._reactor, host, port, timeout=self._timeout)
+        plain = self._connection(host, port)
         if scheme == b"http":
             return plain
         if scheme != b"https":
             raise SchemeNotSupported(f"Unsupported scheme: {scheme!r}")
         options = optionsForClientTLS(host, self._trust, extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2})
+        # wrapClientTLS and the endpoints are not annotated.
         tls: IStreamClientEndpoint = cast("Any", wrapClientTLS)(options, plain)
         return tls
+
+    def _connection(self, host: str, port: int) -> IStreamClientEndpoint:
+        """An address is connected to directly; a name may have several, which are tried side by side."""
+        kind: Any = HostnameEndpoint
+        arguments: dict[str, float] = {"timeout": self._timeout}
+        if isIPAddress(host):
+            kind = TCP4ClientEndpoint
+        elif isIPv6Address(host):
+            kind = TCP6ClientEndpoint
+        else:
+            # A refusal is noticed only when the next address would be due.
+            arguments["attemptDelay"] = ATTEMPT_DELAY
+        made: IStreamClientEndpoint = kind(self._reactor, host, port, **arguments)
+        return made
 
 
 @implementer(IAgent)

@@ -29,7 +29,8 @@ def to_html(text: str, *, templated: bool = False) -> str:
     :param templated: what Jinja2 reads as a tag stays as it is; only the data between tags is escaped.
     """
     pieces = _template_pieces(text) if templated else _pieces(text)
-    return f"<!DOCTYPE html>\r\n<html><body>\r\n{''.join(pieces)}\r\n</body></html>\r\n"
+    # All that is put before stands on the first line: a mistake in a template is reported with its line.
+    return f"<!DOCTYPE html><html><body>{''.join(pieces)}\r\n</body></html>\r\n"
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -21,6 +21,9 @@ from twisted.python.failure import Failure
 from relay.errors import ConfigError
 from relay.operate.proxy import ProxyFactory
 
+#: Connections that the system holds for us until we accept them.
+BACKLOG = 1024
+
 log = Logger()
 
 
@@ -91,7 +94,7 @@ class Listener:
             endpoint = endpoint.partition(":")[2]
             self._factory = ProxyFactory(self._later, proxies, reactor)
         try:
-            self._endpoint = serverFromString(reactor, endpoint)
+            self._endpoint = serverFromString(reactor, _with_backlog(endpoint))
         except Exception as error:
             raise ConfigError([f"{where.source} {where.endpoint}: {_why_not(endpoint, error)}"]) from None
 
@@ -134,6 +137,16 @@ class Listener:
         port, self._port = self._port, None
         stopped: Any = port.stopListening() if port is not None else None
         return stopped if isinstance(stopped, Deferred) else succeed(None)
+
+
+def _with_backlog(endpoint: str) -> str:
+    """*endpoint* with room for a burst of connections, unless it says how much there is.
+
+    Twisted's 50 is soon full: the client whose connection is dropped then tries again after a second.
+    """
+    if endpoint.startswith(("tcp:", "tcp6:")) and ":backlog=" not in endpoint:
+        return f"{endpoint}:backlog={BACKLOG}"
+    return endpoint
 
 
 def _socket_error(error: BaseException | None) -> BaseException | None:

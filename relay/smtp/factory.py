@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
-from relay.errors import Reason
+from relay.errors import Reason, TemporaryFailure
 from relay.policy import Limits
 from relay.policy import Session as SessionPolicy
 from relay.smtp.limits import Connections, Memory, Rate
@@ -99,17 +99,17 @@ class SubmissionFactory(ServerFactory):
         """See :class:`twisted.internet.interfaces.IProtocolFactory`."""
         return Session(self)
 
-    def opened(self, session: LineLayer, address: str) -> Reason | None:
-        """Count a connection; the reason to turn it away, or None."""
+    def opened(self, session: LineLayer, address: str) -> TemporaryFailure | None:
+        """Count a connection; why it is turned away, or None."""
         self._sessions.add(session)
-        reason = self._connections.add(address)
+        refusal = self._connections.add(address)
         if self.draining:
-            reason = Reason.SHUTDOWN
-        if reason is None:
+            refusal = TemporaryFailure(Reason.SHUTDOWN)
+        if refusal is None:
             self.observer.session_opened()
         else:
-            self.observer.session_refused(reason)
-        return reason
+            self.observer.session_refused(refusal.reason)
+        return refusal
 
     def closed(self, session: LineLayer, address: str, turned_away: bool) -> None:
         """A counted connection has ended."""

@@ -6,7 +6,7 @@ import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 
-from relay.errors import Reason
+from relay.errors import Reason, TemporaryFailure
 
 
 class Connections:
@@ -22,13 +22,15 @@ class Connections:
         self._by_address: Counter[str] = Counter()
         self.total = 0
 
-    def add(self, address: str) -> Reason | None:
-        """Count a connection, which :meth:`remove` ends in either case; the reason to refuse it, or None."""
+    def add(self, address: str) -> TemporaryFailure | None:
+        """Count a connection, which :meth:`remove` ends in either case; why it is refused, or None."""
         self.total += 1
         self._by_address[address] += 1
         if self._by_address[address] > self._most_per_address:
-            return Reason.ABUSE
-        return Reason.SHUTDOWN if self.total > self._most else None
+            return TemporaryFailure(Reason.ABUSE, "Too many connections from your address, try again later")
+        if self.total > self._most:
+            return TemporaryFailure(Reason.SHUTDOWN, "Too many connections, try again later")
+        return None
 
     def remove(self, address: str) -> None:
         """A counted connection has ended."""

@@ -115,7 +115,7 @@ class LineLayer(ESMTP):
         refusal = self.factory.opened(self, self.peer)
         if refusal is not None:
             self._turned_away = True
-            self._close(refusal)
+            self._close(refusal.reason, text=refusal.text)
             return
         self._send(replies.Reply(220, "", f"{self.factory.hostname.decode()} ESMTP"))
         self._set_deadline(self._limits.greeting)
@@ -247,9 +247,10 @@ class LineLayer(ESMTP):
         if self._errors >= self._limits.errors:
             self._close(Reason.ABUSE, linger=True)
 
-    def _close(self, reason: Reason | None, linger: bool = False) -> None:
+    def _close(self, reason: Reason | None, linger: bool = False, text: str = "") -> None:
         """Say why, and end the connection; a peer that does not take the reply is cut off.
 
+        :param text: in place of the words that the reason has.
         :param linger: what the client still sends is read and dropped, so that it comes to read the reply.
         """
         if self._closing or self._lost:
@@ -258,7 +259,7 @@ class LineLayer(ESMTP):
         if self._data is not None:
             self._abandon_data()
         if reason is not None:
-            self._send(replies.reply(TemporaryFailure(reason)))
+            self._send(replies.reply(TemporaryFailure(reason, text)))
         self._buffer = b""
         self._stop_idle()
         self._set_deadline(None)

@@ -52,7 +52,7 @@ class Session(LineLayer):
         if not line.isascii() and not (verb in (b"MAIL", b"RCPT") and _is_utf8(line)):
             raise PermanentFailure(Reason.BAD_LINE)
         if verb in _HTTP:
-            self._close(Reason.ABUSE, linger=True)
+            self._close(Reason.ABUSE, linger=True, text="This is an SMTP server")
             return None
         command = _COMMANDS.get(verb)
         if command is None:
@@ -225,7 +225,7 @@ class Session(LineLayer):
         self.factory.observer.auth_failed()
         self._auth_failures += 1
         if self._auth_failures >= self._limits.auth_failures:
-            self._close(Reason.ABUSE)
+            self._close(Reason.ABUSE, text="Too many API keys that are not accepted, closing connection")
 
     async def _log_in(self, credentials: ICredentials) -> None:
         """Take the avatar of *credentials*: deliveries come from it."""
@@ -330,12 +330,21 @@ class Session(LineLayer):
         if not self.factory.memory.has(1):
             raise TemporaryFailure(Reason.MEMORY)
         # Recipients that share a message have one object for it.
-        made = [make_message() for _, make_message in self._to]
-        self._messages = list({id(message): message for message in made}.values())
+        made = [(make_message(), user) for user, make_message in self._to]
+        self._messages = list({id(message): message for message, _ in made}.values())
+        for message in self._messages:
+            if not IContent.providedBy(message):
+                self._trace(message, [user for its, user in made if its is message])
         self._data = framing.DataReader(self._limits.message_size)
         self._refusal = None
         self._set_deadline(self._limits.data)
         self._ok("End data with <CR><LF>.<CR><LF>", 354)
+
+    def _trace(self, message: Any, users: list[Any]) -> None:
+        """Begin a message with the trace header that its delivery wants, as Twisted's own server does."""
+        header = self._delivery().receivedHeader(self._helo, self._origin, users)
+        if header:
+            message.lineReceived(header)
 
     def _read_data(self, data: framing.DataReader) -> None:
         """Give the buffer to the message."""
@@ -373,14 +382,21 @@ class Session(LineLayer):
         self._data = None
         self._give_back()
         messages, self._messages = self._messages, []
+        self._drop(messages)
+
+    def _drop(self, messages: list[Any]) -> None:
+        """Tell *messages* that they have no end; what an embedder's own raises must not keep the session from its."""
         for message in messages:
-            message.connectionLost()
+            try:
+                message.connectionLost()
+            except Exception:
+                log.failure("a message of {peer} could not be dropped", peer=self.peer)
 
     async def _deliver(self, data: framing.DataReader) -> None:
         """The message is whole: have it delivered, and say what became of it."""
         messages = self._messages
         try:
-            content = self._content(data)
+            content = self._content(data, messages)
             results = await DeferredList(
                 [self._hand_over(message, content) for message in messages], consumeErrors=True
             )
@@ -402,8 +418,8 @@ class Session(LineLayer):
             if IContent.providedBy(message):
                 message.clientLeft()
 
-    def _content(self, data: framing.DataReader) -> bytes:
-        """The message as it counts.
+    def _content(self, data: framing.DataReader, messages: list[Any]) -> bytes:
+        """The message as it counts; where it is refused, *messages* are told that it has no end.
 
         :raises Failure: it is too big, too much for now, or has bare line ends that are not allowed.
         """
@@ -412,6 +428,7 @@ class Session(LineLayer):
             self._refusal = Reason.BARE_NEWLINE
         if self._refusal is None:
             return framing.normalize(content)
+        self._drop(messages)
         self.factory.observer.message_refused(self._refusal, self.peer)
         if self._refusal is Reason.MEMORY:
             raise TemporaryFailure(Reason.MEMORY)

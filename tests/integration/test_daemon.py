@@ -441,6 +441,14 @@ class Logs(FolderCase):
             lines = path.read_text().splitlines()
             self.assertEqual(all(line.startswith("{") for line in lines), form == "json")
 
+    def test_encoding(self) -> None:
+        """Where the locale is not UTF-8 no line of the log is lost."""
+        with running(command=("env", "PYTHONIOENCODING=ascii", *TWISTD)) as relay:
+            session = client(relay, login=False)
+            self.assertRaises(smtplib.SMTPAuthenticationError, session.login, "a", "wrong-key-0123456789")
+            relay.wait_for(r"API key wron\\u2026 from 127.0.0.1 refused")
+            session.close()
+
     def test_terminal(self) -> None:
         """At a terminal the banner is shown, with the API key and a swaks line that works as it stands."""
         master, slave = pty.openpty()
@@ -516,6 +524,18 @@ class Users(FolderCase):
                 session.send_message(message())
             self.assertEqual(len(relay.messages()), 1)
             self.assertEqual(os.stat(relay.data / "api-key").st_uid, NOBODY)
+
+    def test_pidfile(self) -> None:
+        """In a folder that the user cannot write to, twistd's pidfile is told of in one line."""
+        command = (*AS_NOBODY, TWISTD[0], "-n", "smtp-relay", "--data", str(self.folder / "data"))
+        with tempfile.TemporaryDirectory() as folder:
+            os.chmod(folder, 0o755)
+            ran = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=PATIENCE)
+        self.assertEqual((ran.returncode, ran.stdout), (1, ""), ran.stdout)
+        said = (
+            f"smtp-relay: twistd cannot write {folder}/twistd.pid: give it another place with twistd --pidfile=PATH\n"
+        )
+        self.assertEqual(ran.stderr, said)
 
     def test_default_ports(self) -> None:
         """With the default ports 587 is left out with a warning where it needs root; the others work."""

@@ -8,6 +8,7 @@ import resource
 import smtplib
 import socket
 import ssl
+import threading
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
@@ -236,7 +237,7 @@ class FloodTests(SynchronousTestCase):
         if most != resource.RLIM_INFINITY and most < 512:
             raise unittest.SkipTest(f"this process may open {most} files only")
         with running(limits_connections=5000, limits_connections_per_address=5000) as relay:
-            opened = len(list(Path(f"/proc/{relay.pid}/fd").iterdir()))
+            opened = _open_files(relay)
             resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, (opened + 50, opened + 50))
             with contextlib.ExitStack() as flood:
                 for _ in range(150):
@@ -248,6 +249,11 @@ class FloodTests(SynchronousTestCase):
                     one.recv(1)  # waits a second where the relay leaves it in the queue
                 self.assertLess(_cpu_seconds(relay) - before, 0.5)
                 self.assertIsNone(relay.process.poll())
+            waiting = threading.Event()
+            for _ in range(int(PATIENCE * 100)):  # until it has seen that the flood is over
+                if _open_files(relay) <= opened:
+                    break
+                waiting.wait(0.01)
             with connected(relay) as client:
                 self.assertTrue(command(client, "NOOP").startswith("250 "))
 
@@ -268,6 +274,11 @@ class FloodTests(SynchronousTestCase):
                 command(client, line)
             client.sendall(f"X-Auth-APIKey: {relay.api_key}\r\n{body}".encode())
             self.assertEqual(command(client, ".")[:6], "250 Ok")
+
+
+def _open_files(relay: Relay) -> int:
+    """Descriptors that the relay has open."""
+    return len(list(Path(f"/proc/{relay.pid}/fd").iterdir()))
 
 
 def _cpu_seconds(relay: Relay) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from relay.errors import PermanentFailure, Reason
-from relay.message import template
+from relay.message import template, text
 from relay.values import JSONObject, Message
 
 NO_VALUES: JSONObject = {}
@@ -36,6 +36,7 @@ class CheckTests(SynchronousTestCase):
                 "line 2: unexpected end of template, expected 'end of print statement'.", self.refused("Hi\n{{ name")
             )
         self.assertIn("line 3: ", self.refused("\n\n{% for a b %}"))
+        self.assertIn("line 2: ", self.refused(text.to_html("Hi\r\n{% if %}", templated=True)))
         self.assertIn("Subject, line 1: ", self.refused("Hi", subject="Hi {{ name"))
 
     def test_without_variables(self) -> None:

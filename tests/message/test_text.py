@@ -12,7 +12,7 @@ from relay.message import text
 
 def inner(html: str) -> str:
     """What stands between the body tags."""
-    return html.partition("<body>\r\n")[2].rpartition("\r\n</body>")[0]
+    return html.partition("<body>")[2].rpartition("\r\n</body>")[0]
 
 
 class PlainTests(SynchronousTestCase):

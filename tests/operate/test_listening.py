@@ -45,6 +45,12 @@ class ListenerTests(SynchronousTestCase):
         self.assertIsNone(listener.address)
         self.successResultOf(listener.stop())
 
+    def test_backlog(self) -> None:
+        """There is room for a burst of connections, or for as many as the endpoint says."""
+        for endpoint in ("tcp:25", "haproxy:tcp:25:interface=127.0.0.1", "tcp:25:backlog=7"):
+            self.listener(endpoint).bind()
+            self.assertEqual(self.reactor.tcpServers[0][2], 7 if "backlog" in endpoint else 1024)
+
     def test_busy(self) -> None:
         """A busy port is fatal: one line with the endpoint, who asked for it, and the reason; exit code 1."""
         error = self.assertRaises(CannotStart, self.listener("tcp:25", Refusing()).bind)

@@ -193,7 +193,7 @@ class CommandTests(SessionCase):
         for line in ("POST / HTTP/1.1", "GET / HTTP/1.1", "CONNECT x:25 HTTP/1.1"):
             dialogue = self.dialogue()
             answers = dialogue.send(f"{line}\r\nHost: x\r\n\r\nEHLO x\r\n")
-            self.assertEqual([each[:9] for each in answers], ["421 4.7.0"])
+            self.assertEqual(answers, ["421 4.7.0 This is an SMTP server"])
             self.assertTrue(dialogue.closed)
 
     def test_bdat(self) -> None:
@@ -557,6 +557,8 @@ class LineMessage:
     def connectionLost(self) -> None:
         """No end."""
         self.lost = True
+        if isinstance(self.verdict, Exception):
+            raise self.verdict
 
 
 @implementer(IMessageDelivery)
@@ -568,8 +570,8 @@ class OwnDelivery:
         self._made = iter(self.messages)
 
     def receivedHeader(self, helo: Any, origin: Any, recipients: Any) -> bytes:
-        """None."""
-        return b""
+        """The client's name and address, and for whom it is."""
+        return b"Received: from %b by x for %b" % (b" ".join(helo), b", ".join(bytes(each.dest) for each in recipients))
 
     def validateFrom(self, helo: Any, origin: Any) -> Any:
         """Answers later."""
@@ -587,9 +589,11 @@ class OwnDelivery:
 class OwnDeliveryTests(SessionCase):
     """An own IMessageDelivery works as with Twisted's server."""
 
-    def talk(self, *verdicts: Any, recipients: tuple[str, ...] = ("a@x",)) -> tuple[OwnDelivery, list[str]]:
+    def talk(
+        self, *verdicts: Any, recipients: tuple[str, ...] = ("a@x",), **arguments: Any
+    ) -> tuple[OwnDelivery, list[str]]:
         """Send one message to an embedder's delivery."""
-        dialogue = self.dialogue()
+        dialogue = self.dialogue(**arguments)
         delivery = OwnDelivery(list(verdicts))
         dialogue.session._get_delivery = self._no_login
         dialogue.session.delivery = delivery
@@ -600,9 +604,10 @@ class OwnDeliveryTests(SessionCase):
         """The delivery is there already."""
 
     def test_lines(self) -> None:
-        """A message that knows lines gets every line, dots undone, and its words are the reply."""
+        """A message that knows lines gets the trace header and every line, dots undone; its words are the reply."""
         delivery, answer = self.talk(b"stored as 7")
-        self.assertEqual(delivery.messages[0].lines, [b"Subject: x", b"", b".dot"])
+        received = b"Received: from client.example 127.0.0.1 by x for a@x"
+        self.assertEqual(delivery.messages[0].lines, [received, b"Subject: x", b"", b".dot"])
         self.assertEqual(answer, ["250 stored as 7"])
 
     def test_own_failures(self) -> None:
@@ -614,6 +619,23 @@ class OwnDeliveryTests(SessionCase):
     def test_one_answer_for_several_messages(self) -> None:
         """With one message a recipient there is still one answer."""
         self.assertEqual(self.talk(b"one", b"two", recipients=("a@x", "b@x"))[1], ["250 one"])
+
+    def test_refused_content(self) -> None:
+        """A message that is too big for the session has no end for the embedder either."""
+        delivery, answer = self.talk(b"stored", limits=Limits(message_size=10))
+        self.assertEqual(answer[0][:9], "552 5.3.4")
+        self.assertTrue(delivery.messages[0].lost)
+
+    def test_raises_when_dropped(self) -> None:
+        """A message that raises when it is dropped is logged, and the connection is no longer counted."""
+        dialogue = self.dialogue()
+        dialogue.session._get_delivery = self._no_login
+        delivery = dialogue.session.delivery = OwnDelivery([ValueError("x"), None])
+        dialogue.envelope("a@x", "b@x")
+        dialogue.leave()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertTrue(all(each.lost for each in delivery.messages))
+        self.assertEqual(self.factory._connections.total, 0)
 
     def test_refused_recipient(self) -> None:
         """A recipient that the delivery refuses is answered with its code."""
