@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import getopt
-import io
 import os
 import shutil
 import sys
@@ -359,8 +358,6 @@ def _queue(options: _Queue) -> None:
     command = queue.Command(name, tuple(ids), selection, limit, bool(options["json"]))
     ask = _ask if sys.stdin is not None and sys.stdin.isatty() and not options["yes"] else None
     terminal = queue.Terminal(print, ask, shutil.get_terminal_size((WIDE, 24)).columns)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     try:
         if not options.configuration.spool.url:
             # SQLite would say it less clearly; it needs to write to look, too.
