@@ -313,7 +313,7 @@ def _check(connection: sa.Connection, place: str) -> None:
     found = migrations.current(connection)
     if found is None:
         raise ConfigError([f"spool: {place} is empty; start the relay first"])
-    if found == migrations.head():
+    if found == migrations.HEAD:
         return
     if migrations.knows(found):
         raise ConfigError([f"spool: {place} is of an older version; start this version of the relay first"])

@@ -31,7 +31,9 @@ class PostfixTests(SynchronousTestCase):
         self.directory = Path(temporary)
         self.directory.chmod(0o711)  # Postfix' processes are not root's
         self.platform = self.stack.enter_context(platform.running(KEY))
-        self.relay = self.stack.enter_context(support.running(backend=self.platform.url, require_tls="always"))
+        # Without the spool (test_postfix_spool has it): Postfix is told of every trouble.
+        settings = {"require_tls": "always", "delivery_mode": "direct"}
+        self.relay = self.stack.enter_context(support.running(backend=self.platform.url, **settings))
 
     def start(self, key: str | None = KEY, settings: str = "") -> postfix.Postfix:
         """A Postfix that signs in with *key*."""
