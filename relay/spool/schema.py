@@ -32,7 +32,7 @@ meta = sa.Table(
 accounts = sa.Table(
     "spool_account",
     metadata,
-    sa.Column("id", number(), sa.Identity(always=False), primary_key=True),
+    sa.Column("id", number(), primary_key=True),
     sa.Column("digest", sa.String(64), nullable=False, unique=True),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("key", sa.LargeBinary, nullable=False),

@@ -94,6 +94,7 @@ class Store:
                 prepare(transaction, cipher=cipher, clock=clock, policy=policy, keep=keep)
                 transaction.committed.append(fresh.clear)
             memories.look(transaction)
+            usage.refresh(transaction)
 
         def time_now() -> float:
             # Nothing is kept that a jump could hit: a clock that was wrong at the start may get right.

@@ -351,10 +351,10 @@ class Writer:
         self._connection = connection = self._database.connect()
         with connection.begin():
             transaction = Transaction(connection, self._database, self._now())
-            self._opened(transaction)
             stay = bool(self._database.shared and puts and present(connection, puts))
             self._suspects.update(() if stay else puts)
             remove_messages(connection, sorted(self._suspects))
+            self._opened(transaction)
             if not self._database.shared:
                 # Shows that the disk takes commits again.
                 mark(connection)

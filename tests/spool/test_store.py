@@ -147,6 +147,14 @@ class ClockTests(SQLiteCase):
         (leased,) = self.take()
         self.assertLess(leased.age, 31)
 
+    def test_ahead_after_a_start(self) -> None:
+        """The same holds for what was there when the relay started, though nothing new came."""
+        self.put(Entry(submission(), delay=30.0))
+        self.got(self.store.close())
+        self.store = self.open()
+        self.jump = 3e7
+        self.assertEqual(self.take(), [])
+
     def test_back(self) -> None:
         """A clock that jumps a year back does not stop the retries."""
         (row,) = self.put()
