@@ -109,12 +109,20 @@ def _digest(*pieces: str | bytes) -> bytes:
     return digest.digest()
 
 
+@define(eq=False)
+class _UnderWay:
+    """The message whose end its repetitions have to wait for, and those that wait."""
+
+    claim: Claim
+    waiting: list[Deferred[None]] = field(factory=list)
+
+
 class Ledger:
     """What is remembered, and what is under way for clients that have left."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._under_way: dict[bytes, list[Deferred[None]]] = {}  # by fingerprint: who waits for the end
+        self._under_way: dict[bytes, _UnderWay] = {}  # by fingerprint
         self._unwritten: OrderedDict[bytes, Remembered] = OrderedDict()  # what the store did not take
 
     async def begin(
@@ -126,19 +134,19 @@ class Ledger:
         """
         explicit = explicit_fingerprint(account, message.idempotency_key) if message.idempotency_key else None
         claim = Claim(envelope.id, envelope, account, content, presence, explicit)
-        if explicit is not None or self._under_way or self._unwritten or await self._has_memories():
-            await self._look_up(claim)
-        if explicit is not None:
-            # Whoever repeats it meanwhile waits; after a crash it is delivered under the same id.
-            self._under_way[explicit] = []
-            try:
-                if not claim.known:
-                    await self._memory.remember(Remembered(explicit, claim.id))
-            except Failure:
-                self._release(claim)
-                raise
-        else:
+        if explicit is None:
             presence.when_gone(lambda: self._let_repetitions_wait(claim))
+        remembered = await self._has_memories()
+        try:
+            if explicit is not None or remembered or self._under_way or self._unwritten:
+                await self._look_up(claim)
+            if explicit is not None and not claim.known:
+                # After a crash it is delivered under the same id.
+                await self._memory.remember(Remembered(explicit, claim.id))
+        except Exception:
+            claim.ended = True
+            self._release(claim)
+            raise
         return claim
 
     async def end(self, claim: Claim, outcomes: Sequence[Outcome], failure: Failure | None) -> None:
@@ -157,12 +165,15 @@ class Ledger:
     def _let_repetitions_wait(self, claim: Claim) -> None:
         """The client of a message under way has left: its repetition has to wait for what becomes of it."""
         if not claim.ended:
-            self._under_way.setdefault(claim.fingerprint, [])
+            self._under_way.setdefault(claim.fingerprint, _UnderWay(claim))
 
     def _release(self, claim: Claim) -> None:
         if self._under_way:
-            for waiter in self._under_way.pop(claim.fingerprint, ()):
-                waiter.callback(None)
+            under_way = self._under_way.get(claim.fingerprint)
+            if under_way is not None and under_way.claim is claim:
+                del self._under_way[claim.fingerprint]
+                for waiter in under_way.waiting:
+                    waiter.callback(None)
 
     async def _has_memories(self) -> bool:
         try:
@@ -171,10 +182,13 @@ class Ledger:
             return False
 
     async def _look_up(self, claim: Claim) -> None:
-        while claim.fingerprint in self._under_way:
+        while (before := self._under_way.get(claim.fingerprint)) is not None and before.claim is not claim:
             waiter: Deferred[None] = Deferred()
-            self._under_way[claim.fingerprint].append(waiter)
+            before.waiting.append(waiter)
             await waiter
+        if claim.explicit is not None or claim.presence.gone:
+            # Before anything is awaited: a repetition that comes meanwhile must not be looked up beside it.
+            self._let_repetitions_wait(claim)
         entry = self._unwritten.get(claim.fingerprint)
         if entry is None:
             try:

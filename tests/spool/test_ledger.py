@@ -25,6 +25,7 @@ class FakeMemory:
         self.reads = 0
         self.broken: Failure | None = None
         self.forgetting: Deferred[None] | None = None
+        self.recalling: Deferred[None] | None = None
 
     def _check(self) -> None:
         if self.broken is not None:
@@ -37,9 +38,11 @@ class FakeMemory:
         self.entries[entry.fingerprint] = entry
 
     async def recall(self, fingerprint: bytes) -> Remembered | None:
-        """Find."""
+        """Find; takes until :attr:`recalling` fires, if there is one."""
         self.reads += 1
         self._check()
+        if self.recalling is not None:
+            await self.recalling
         return self.entries.get(fingerprint)
 
     async def forget(self, fingerprint: bytes) -> None:
@@ -209,6 +212,47 @@ class LedgerTests(SynchronousTestCase):
         self.platform.release()
         self.assertEqual(first.read(), second.read())
         self.assertEqual(self.posted(), ["a@x"])
+
+    def recalled(self) -> None:
+        """The store has found what it was asked for."""
+        recalling, self.memory.recalling = self.memory.recalling, None
+        assert recalling is not None
+        recalling.callback(None)
+
+    def test_explicit_key_in_parallel_look_up(self) -> None:
+        """The second waits too when it comes while the first is being looked up."""
+        self.memory.recalling = Deferred()
+        self.platform.held = []
+        dialogues = [self.send(X_Transactional_Idempotency_Key="order-7") for _ in range(3)]
+        self.recalled()
+        self.platform.release()
+        answers = [dialogue.read() for dialogue in dialogues]
+        self.assertRegex(answers[0][0], "^250 ")
+        self.assertEqual(answers, [answers[0]] * 3)
+        self.assertEqual(self.posted(), ["a@x"])
+
+    def test_left_while_looked_up(self) -> None:
+        """A repetition waits for a client that left while its message was looked up, and for its repetition."""
+        self.memory.entries[b"other"] = Remembered(b"other", "OTHER")
+        self.memory.recalling = Deferred()
+        self.platform.held = []
+        self.send().leave()
+        self.send().leave()
+        dialogue = self.send()
+        self.recalled()
+        self.assertEqual((self.posted(), dialogue.read()), (["a@x"], []))
+        self.platform.release()
+        self.assertRegex(dialogue.read()[0], "^250 ")
+        self.assertEqual(self.posted(), ["a@x"])
+
+    def test_look_up_fails(self) -> None:
+        """When the first cannot be looked up, those that waited for it are."""
+        self.memory.recalling = Deferred()
+        dialogues = [self.send(X_Transactional_Idempotency_Key="order-7") for _ in range(2)]
+        failing, self.memory.recalling = self.memory.recalling, None
+        failing.errback(TemporaryFailure(Reason.SPOOL_FAILED))
+        answers = [dialogue.read()[0][:3] for dialogue in dialogues]
+        self.assertEqual((answers, self.posted()), (["451", "250"], ["a@x"]))
 
     def test_bad_explicit_key(self) -> None:
         """An idempotency key has 1 to 256 characters and stands once."""
