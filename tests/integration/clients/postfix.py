@@ -82,8 +82,8 @@ class Postfix:
         path = self.root / "log" / "maillog"
         return path.read_text("utf-8", "replace") if path.exists() else ""
 
-    def wait_for(self, words: str, timeout: float = 40.0) -> None:
-        """Wait until *words* stand in the log.
+    def wait_for(self, words: str, timeout: float = 40.0, *, times: int = 1) -> None:
+        """Wait until *words* stand in the log, so many *times*.
 
         Every two seconds the queue is flushed: where a scan of Postfix' own meets a message that is just being
         delivered, it is left for a long time.
@@ -91,7 +91,7 @@ class Postfix:
         :raises AssertionError: they do not within *timeout* seconds; the text has the log.
         """
         begun = flushed = time.monotonic()
-        while words not in self.log():
+        while self.log().count(words) < times:
             now = time.monotonic()
             if now > begun + timeout:
                 raise AssertionError(f"{words!r} is not in the log:\n{self.log()}")
