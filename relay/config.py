@@ -137,6 +137,14 @@ def _file(text: str) -> str:
         raise ValueError(f"must be a file that can be read: {error.strerror}") from None
 
 
+def _file_to_be(text: str) -> str:
+    if os.path.exists(text):
+        return _file(text)
+    if not os.path.isdir(os.path.dirname(os.path.abspath(text))):
+        raise ValueError("must be a file, or be in a directory where one can be made")
+    return text
+
+
 def _directory(text: str) -> str:
     if os.path.exists(text) and not os.path.isdir(text):
         raise ValueError("must be a directory; it is made if it is missing")
@@ -273,7 +281,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "platform.send_path": _path_of_url,
     "platform.ping_path": _path_of_url,
     "spool.url": _database,
-    "spool.key_file": _file,
+    "spool.key_file": _file_to_be,
     "failures.webhook": _webhook,
 }
 

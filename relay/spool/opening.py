@@ -24,7 +24,7 @@ def prepare(transaction: Transaction, *, cipher: Cipher, clock: SteadyClock, pol
     connection = transaction.connection
     transaction.database.exclude(connection)
     migrations.upgrade(connection)
-    _unlock(connection, cipher)
+    _unlock(connection, cipher, shared=transaction.database.shared)
     server = transaction.database.now(connection)
     if server is not None:
         clock.set(server)
@@ -34,12 +34,22 @@ def prepare(transaction: Transaction, *, cipher: Cipher, clock: SteadyClock, pol
     _clamp(connection, now, policy.retry_maximum, keep)
 
 
-def _unlock(connection: sa.Connection, cipher: Cipher) -> None:
-    """Give *cipher* its key, a new one where nothing is kept that another could read."""
+def _unlock(connection: sa.Connection, cipher: Cipher, *, shared: bool) -> None:
+    """Give *cipher* its key, a new one where nothing is kept that another could read.
+
+    :param shared: whether other relays may use the database with the key that it has, also while it is empty.
+    """
     loaded = cipher.load()
     check = key_check(connection)
     if loaded and check is not None and cipher.reads(check, CHECK_NAME, CHECK):
         return
+    if shared and check is not None:
+        raise ConfigError(
+            [
+                f"spool.key_file: {cipher.path} is not the key file that this database was set up with; "
+                "copy it from the relay that did, or give this relay a database of its own"
+            ]
+        )
     if connection.execute(sa.select(recipients.c.row).limit(1)).first() is not None:
         wrong = "is not the key file that this spool was written with" if loaded else "is missing"
         raise ConfigError(

@@ -297,7 +297,15 @@ class Runner:
     def _settled(self, batch: Sequence[Settlement]) -> None:
         for settlement in batch:
             row = self._leases.pop(settlement.row)
-            if isinstance(settlement, Failed):
+            if isinstance(settlement, Delivered):
+                log.info(
+                    "delivered {id} recipient={recipient} attempts={attempts} age={age:.0f}",
+                    id=row.submission.request_id,
+                    recipient=replies.one_line(row.submission.to),
+                    attempts=row.attempts + 1,
+                    age=row.age,
+                )
+            elif isinstance(settlement, Failed):
                 try:
                     self._given_up(row, settlement)
                 except Exception:

@@ -800,17 +800,6 @@ class KeyTests:
         self.key_file.write_bytes(b"short")
         self.assertIn("5 bytes", self.problem())
 
-    def test_lost_with_an_empty_spool(self) -> None:
-        """While nothing is kept the key file may be lost: a new one is made."""
-        (row,) = self.put()
-        self.take()
-        self.settle(Delivered(row))
-        self.got(self.store.close())
-        self.key_file.unlink()
-        self.store = self.open()
-        self.put()
-        self.assertEqual(self.take()[0].submission.api_key, CANARY)
-
 
 class SQLiteCase(StoreContract):
     """A file each."""
@@ -848,4 +837,13 @@ class SQLiteRestartTests(RestartTests, SQLiteCase):
 
 
 class SQLiteKeyTests(KeyTests, SQLiteCase):
-    pass
+    def test_lost_with_an_empty_spool(self) -> None:
+        """While nothing is kept the key file may be lost: a new one is made."""
+        (row,) = self.put()
+        self.take()
+        self.settle(Delivered(row))
+        self.got(self.store.close())
+        self.key_file.unlink()
+        self.store = self.open()
+        self.put()
+        self.assertEqual(self.take()[0].submission.api_key, CANARY)

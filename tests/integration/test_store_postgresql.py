@@ -169,18 +169,18 @@ class SeveralRelaysTests(PostgreSQLCase):
         self.assertEqual(len(self.take()), 1)
 
     def test_another_key_file(self) -> None:
-        """A relay with another key file does not start while there are messages, and says which file."""
-        self.put()
-        other = Path(self.mktemp()).absolute()
-        with self.assertRaises(ConfigError) as caught:
-            self.open(key_file=other)
-        self.assertIn(str(other), str(caught.exception))
-
-    def test_another_key_file_later(self) -> None:
-        """A relay whose key file another relay has replaced keeps nothing that nobody could read."""
-        self.open(key_file=Path(self.mktemp()).absolute())
-        self.assertEqual(self.refused(self.store.put(message())), Reason.SPOOL_FAILED)
-        self.assertEqual(set(self.tables().values()), {0})
+        """A relay with another key file, or with none, does not start, messages or not, and says which file."""
+        for kept in (False, True):
+            if kept:
+                self.put()
+            for octets in (None, b"x" * 32):
+                other = Path(self.mktemp()).absolute()
+                if octets is not None:
+                    other.write_bytes(octets)
+                with self.assertRaises(ConfigError) as caught:
+                    self.open(key_file=other)
+                self.assertIn(str(other), str(caught.exception))
+                self.assertIn("copy it from the relay", str(caught.exception))
 
 
 class LostConnectionTests(PostgreSQLCase):
