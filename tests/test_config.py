@@ -199,7 +199,9 @@ class Problems(ConfigCase):
 
     def test_backend(self):
         """The backend is an http or https URL; a password in it is refused and not repeated."""
-        self.assertEqual(config.load({"backend": "https://api.example.com/v1/"}).backend, ("https://api.example.com/v1",))
+        self.assertEqual(
+            config.load({"backend": "https://api.example.com/v1/"}).backend, ("https://api.example.com/v1",)
+        )
         for bad in ("api.example.com", "ftp://x", "http://", "http://x/?a", "http://[::1", "http://x:port"):
             with self.subTest(bad):
                 self.assertIn("must be a URL", self.problems({"backend": bad})[0])

@@ -29,7 +29,7 @@ _KINDS = {list: "a list", str: "a string", bool: "true or false", int: "a number
 def parse(values: Iterable[bytes], *, deepest: int) -> dict[str, Any]:
     """The variables of the headers *values*, merged in order: a later one's key replaces an earlier one's.
 
-    A blank header is an empty object: the body is a template all the same.
+    A blank header is no object: who sends one meant to send variables, and would send ``{{ name }}`` instead.
 
     :param deepest: nesting allowed; the object itself is the first level.
     :raises PermanentFailure: a header is no JSON object, or one too deep or with a number too large; the text has
@@ -49,7 +49,7 @@ def _object(value: bytes, deepest: int) -> dict[str, Any]:
     """
     if b"=?" not in value:
         text = headers.text(value, _BEFORE)
-        return _loads(text, deepest) if text else {}
+        return _loads(text, deepest)
     text = headers.text(emailmessage.restore_spaces(value), _BEFORE)
     for reading in (words.decode_separate(text), words.decode(text)):
         try:

@@ -248,7 +248,10 @@ class Session(LineLayer):
         self.authenticated = False
         self.delivery = self.deliveryFactory = None
         if logout is not None:
-            logout()
+            try:
+                logout()
+            except Exception:  # an embedder's must not keep the connection from being counted out
+                log.failure("the logout of {peer} failed", peer=self.peer)
 
     # The envelope
 
@@ -330,7 +333,13 @@ class Session(LineLayer):
         if not self.factory.memory.has(1):
             raise TemporaryFailure(Reason.MEMORY)
         # Recipients that share a message have one object for it.
-        made = [(make_message(), user) for user, make_message in self._to]
+        made: list[tuple[Any, Any]] = []
+        try:
+            for user, make_message in self._to:
+                made.append((make_message(), user))
+        except Exception:
+            self._drop([message for message, _ in made])
+            raise
         self._messages = list({id(message): message for message, _ in made}.values())
         for message in self._messages:
             if not IContent.providedBy(message):

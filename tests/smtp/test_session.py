@@ -637,6 +637,28 @@ class OwnDeliveryTests(SessionCase):
         self.assertTrue(all(each.lost for each in delivery.messages))
         self.assertEqual(self.factory._connections.total, 0)
 
+    def test_message_that_cannot_be_made(self) -> None:
+        """When one of several messages cannot be made DATA is 451, and those that were made are dropped."""
+        dialogue = self.dialogue()
+        dialogue.session._get_delivery = self._no_login
+        delivery = dialogue.session.delivery = OwnDelivery([None])
+        self.assertEqual(dialogue.envelope("a@x", "b@x")[0][:9], "451 4.3.0")
+        self.assertEqual(len(self.flushLoggedErrors(StopIteration)), 1)
+        self.assertTrue(delivery.messages[0].lost)
+        self.assert_replies(dialogue, ("NOOP", "250"))
+
+    def test_logout_that_raises(self) -> None:
+        """An embedder's logout that raises is logged, and the connection is no longer counted."""
+
+        def logout() -> None:
+            raise ValueError("x")
+
+        dialogue = self.dialogue()
+        dialogue.session._onLogout = logout
+        dialogue.leave()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(self.factory._connections.total, 0)
+
     def test_refused_recipient(self) -> None:
         """A recipient that the delivery refuses is answered with its code."""
         dialogue = self.dialogue()
