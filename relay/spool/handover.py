@@ -130,7 +130,7 @@ class Handover:
             if entry.failed:
                 self.given_up(account, entry)
             elif entry.in_flight:
-                Deferred.fromCoroutine(self._settle(attempt, row)).addErrback(_log_defect)
+                Deferred.fromCoroutine(self._settle(account, attempt, row)).addErrback(_log_defect)
         self.wake()
         return tuple(_spooled(each) for each in attempts)
 
@@ -150,7 +150,7 @@ class Handover:
             return Entry(submission, attempts=1, last_answer=answer, delay=delay, platform=failure.platform)
         return Entry(submission, attempts=1, last_answer=answer, failed=True, reason=failure.reason.value)
 
-    async def _settle(self, attempt: _Attempt, row: int) -> None:
+    async def _settle(self, account: Account, attempt: _Attempt, row: int) -> None:
         """Wait for a posting under way, and note its outcome in the spool."""
         if attempt.outcome is None:
             attempt.waiter = Deferred()
@@ -169,6 +169,9 @@ class Handover:
             # The row comes free at its deadline and is posted with the same Idempotency-Key.
             log.error("the outcome for {recipient} of {id} could not be noted: {why}",
                       id=attempt.submission.request_id, recipient=attempt.submission.to, why=str(broken))  # fmt: skip
+        else:
+            if isinstance(settlement, Failed):
+                self.given_up(account, self._entry(attempt))
         self.wake()
 
 

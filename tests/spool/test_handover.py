@@ -179,6 +179,20 @@ class DirectFirstTests(HandoverCase):
             self.platform.release()
             self.assertEqual(self.spool.settled.pop(), settlement)
 
+    def test_slow_and_then_refused(self) -> None:
+        """A refusal that comes after the client got its 250 is told of, as any failure is, when it is noted."""
+        self.platform.held = []
+        self.platform.verdicts = {"a@x": PermanentFailure(Reason.REFUSED, "no")}
+        begun = self.begin("a@x", "b@x")
+        self.clock.advance(4)
+        self.successResultOf(begun)
+        self.assertEqual(self.given_up, [])
+        self.platform.release()
+        self.platform.release()
+        (entry,) = self.given_up
+        self.assertEqual((entry.submission.to, entry.reason, entry.last_answer), ("a@x", "refused", "554 5.6.0 no"))
+        self.assertEqual(entry.attempts, 1)
+
     def test_done_while_it_is_spooled(self) -> None:
         """A posting that ends while its recipient is being written is noted all the same."""
         self.platform.held, self.spool.held = [], Deferred()
