@@ -141,7 +141,7 @@ class Handover:
             if attempt.begun is None:
                 return Entry(submission)
             left = self.deadline - (self.clock.seconds() - attempt.begun)
-            return Entry(submission, attempts=1, in_flight=max(left, 0.0) + 1.0)
+            return Entry(submission, in_flight=max(left, 0.0) + 1.0)  # the attempt counts when it has ended
         failure = outcome.failure
         assert failure is not None
         answer = str(replies.reply(failure))
