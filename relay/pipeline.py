@@ -239,8 +239,9 @@ class Pipeline:
             outcomes = await self._hand_over(routed.account, tuple(routed.submissions(envelope.id)))
             return Receipt(envelope.id, outcomes)
         claim = await self.ledger.begin(envelope, routed.account, routed.message, content, presence)
-        outcomes = ()
         failure: Failure | None = TemporaryFailure(Reason.INTERNAL)
+        # Should a stage break, nobody knows what the platform has: the repetition must keep the id.
+        outcomes = tuple(Outcome(each, failure) for each in envelope.recipients if each not in claim.taken)
         try:
             missing = tuple(each for each in routed.submissions(claim.id) if each.to not in claim.taken)
             handed_over = await self._hand_over(routed.account, missing) if missing else ()

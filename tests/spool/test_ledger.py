@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,7 +14,7 @@ from relay.smtp.delivery import new_id
 from relay.spool.ledger import Ledger, fingerprint
 from relay.spool.values import Remembered
 from relay.testing import KEY, Dialogue, FakePlatform, make_factory, make_message
-from relay.values import Account, Envelope
+from relay.values import Account, Envelope, Outcome, Submission
 
 
 class FakeMemory:
@@ -253,6 +254,23 @@ class LedgerTests(SynchronousTestCase):
         failing.errback(TemporaryFailure(Reason.SPOOL_FAILED))
         answers = [dialogue.read()[0][:3] for dialogue in dialogues]
         self.assertEqual((answers, self.posted()), (["451", "250"], ["a@x"]))
+
+    def test_broken_stage(self) -> None:
+        """After a defect of ours the repetition comes to the platform with the first Idempotency-Key."""
+
+        async def deliver(account: Account, submissions: Sequence[Submission]) -> tuple[Outcome, ...]:
+            for each in submissions:
+                await self.platform.send(each)
+            raise RuntimeError("a defect")
+
+        pipeline = {"ledger": Ledger(self.memory), "deliver": deliver}
+        self.factory = make_factory(self.platform, self.clock, pipeline=pipeline)
+        self.send()
+        self.assertEqual(self.answers[0][:9], "451 4.3.0")
+        self.send()
+        self.assertEqual(len(self.posted()), 2)
+        self.assertEqual(len({each.idempotency_key for each in self.platform.submissions}), 1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
 
     def test_bad_explicit_key(self) -> None:
         """An idempotency key has 1 to 256 characters and stands once."""
