@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -130,6 +131,7 @@ class SQLite:
         self.place = str(path)
         self._lock: int | None = None
         self._next = 0
+        self._file: tuple[int, int] | None = None  # device and inode
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
             poolclass=NullPool,
@@ -164,6 +166,7 @@ class SQLite:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         self._next = 0
         connection = self._engine.connect()
+        self._file = self._inode()
         if self._lock is not None:
             _compact(connection.connection.driver_connection)
         return connection
@@ -184,12 +187,21 @@ class SQLite:
         return range(first, first + count)
 
     def free(self, connection: sa.Connection, enough: int) -> int | None:
-        """Pages of the file that hold nothing are as good as space on the volume."""
+        """Pages of the file that hold nothing are as good as space on the volume.
+
+        :raises OSError: the file was moved or removed, and what is written to it would be gone at the next start.
+        """
+        if self._inode() != self._file:
+            raise FileNotFoundError(errno.ENOENT, "the file was replaced, start the relay again", str(self.path))
         free = shutil.disk_usage(self.path.parent).free
         if free < enough:
             unused = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
             free += int(unused) * int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
         return free
+
+    def _inode(self) -> tuple[int, int]:
+        found = self.path.stat()
+        return found.st_dev, found.st_ino
 
     def changes(self, connection: sa.Connection) -> int:
         return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())

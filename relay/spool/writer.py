@@ -298,7 +298,7 @@ class Writer:
             return [result for job in batch for result in self._run([job], again=False)]
         if trouble is Trouble.FULL:
             return [TemporaryFailure(Reason.SPOOL_FULL)]
-        if isinstance(error, sa.exc.DBAPIError | ConfigError):
+        if isinstance(error, sa.exc.DBAPIError | ConfigError | OSError):
             self._tell(explain(error))
             return _refused(batch)
         return [error]

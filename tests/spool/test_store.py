@@ -71,6 +71,17 @@ class FileTests(SQLiteCase):
         self.got(self.store.close())
         self.assertLess(self.path.stat().st_size, 1_000_000)
 
+    def test_file_moved_or_removed(self) -> None:
+        """What would be written to a file that has no name any more is refused for now, not promised."""
+        self.put()
+        moved = self.path.with_name("moved")
+        self.path.rename(moved)
+        self.assertEqual(self.refused(self.store.put(message())), Reason.SPOOL_FAILED)
+        self.path.touch()
+        self.assertEqual(self.refused(self.store.put(message())), Reason.SPOOL_FAILED)
+        moved.replace(self.path)
+        self.put()
+
     def test_min_free(self) -> None:
         """Where the volume has less space than is to be left free, messages are refused for now."""
         self.reopen(min_free=2**62)
