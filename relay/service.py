@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at the certificate's end.
 _DAY = 86_400.0
+#: Seconds of ``limits.drain``, at most half of it, that are kept for spooling what the platform has not answered.
+_SPOOLING = 1.0
 
 log = Logger()
 
@@ -396,7 +398,7 @@ class RelayService(MultiService):
             self._readiness.stopping = True
             for listener in self._smtp:
                 await listener.stop()
-            await self._factory.drain()
+            await self._drain(self._factory)
         if self._spool is not None:
             await self._spool.stop(self.config.limits.drain)
         self._client.close()
@@ -413,6 +415,16 @@ class RelayService(MultiService):
             await self._spool.close()
         self._release()
         log.info("stopped")
+
+    async def _drain(self, factory: SubmissionFactory) -> None:
+        """Let the sessions finish; shortly before they are cut off, what they wait for is spooled."""
+        seconds = self.config.limits.drain
+        late = None
+        if self._spool is not None:
+            late = self._reactor.callLater(seconds - min(seconds / 2, _SPOOLING), self._spool.hurry)
+        await factory.drain()
+        if late is not None and late.active():
+            late.cancel()
 
     def _release(self) -> None:
         if self._data is not None:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from attrs import define, frozen
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -22,6 +22,7 @@ from relay import replies
 from relay.errors import Failure, PermanentFailure, TemporaryFailure
 from relay.policy import Delivery
 from relay.posting import Posting, side_by_side
+from relay.spool.pacing import Pause
 from relay.spool.values import Delivered, Entry, Failed, Retry, Settlement, Spooled
 from relay.values import Account, Outcome, Submission
 
@@ -53,7 +54,7 @@ def account_digest(account: Account) -> str:
     return hashlib.sha256(account.key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@frozen(kw_only=True)
+@define(eq=False, kw_only=True)
 class Handover:
     """Delivers the submissions of a message (a :data:`relay.posting.Deliver`).
 
@@ -74,6 +75,25 @@ class Handover:
     is_down: Callable[[], bool]
     wake: Callable[[], None]
     given_up: Callable[[Account, Entry], None]
+    _waiting: set[Deferred[None]] = field(factory=set, init=False)
+    _following: int = field(default=0, init=False)  # postings under way whose client has its 250
+    _hurried: bool = field(default=False, init=False)
+    _followed: Pause = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._followed = Pause(self.clock)
+
+    def hurry(self) -> None:
+        """The relay stops: from now on no client waits for the platform, and what is under way is spooled."""
+        self._hurried = True
+        for each in list(self._waiting):
+            each.callback(None)
+
+    async def stop(self, seconds: float) -> None:
+        """Let postings whose clients have their 250 finish within *seconds*; the others are posted again."""
+        self.hurry()
+        if self._following:
+            await self._followed.wait(seconds)
 
     async def deliver(self, account: Account, submissions: Sequence[Submission]) -> tuple[Outcome, ...]:
         """One outcome for each submission, in order; after it a client may be told."""
@@ -103,9 +123,11 @@ class Handover:
         else:
             lanes = min(self.posting.concurrency, len(attempts))
             done = Deferred.fromCoroutine(side_by_side((post(each) for each in attempts), lanes))
-        timer = self.clock.callLater(self.policy.wait, waited.callback, None)
+        timer = self.clock.callLater(0.0 if self._hurried else self.policy.wait, waited.callback, None)
         done.addCallback(lambda _: None if waited.called else waited.callback(None))
+        self._waiting.add(waited)
         await waited
+        self._waiting.discard(waited)
         in_time = False
         if timer.active():
             timer.cancel()
@@ -130,7 +152,9 @@ class Handover:
             if entry.failed:
                 self.given_up(account, entry)
             elif entry.in_flight:
-                Deferred.fromCoroutine(self._settle(account, attempt, row)).addErrback(_log_defect)
+                self._following += 1
+                following = Deferred.fromCoroutine(self._settle(account, attempt, row))
+                following.addErrback(_log_defect).addBoth(self._ended)
         self.wake()
         return tuple(_spooled(each) for each in attempts)
 
@@ -173,6 +197,11 @@ class Handover:
             if isinstance(settlement, Failed):
                 self.given_up(account, self._entry(attempt))
         self.wake()
+
+    def _ended(self, _: object) -> None:
+        self._following -= 1
+        if self._hurried and not self._following:
+            self._followed.end()
 
 
 def _spooled(attempt: _Attempt) -> Outcome:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from relay.errors import Failure, Reason
@@ -122,6 +122,7 @@ class Ledger:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
+        self._begun: dict[int, Claim] = {}  # by identity
         self._under_way: dict[bytes, _UnderWay] = {}  # by fingerprint
         self._unwritten: OrderedDict[bytes, Remembered] = OrderedDict()  # what the store did not take
 
@@ -147,6 +148,7 @@ class Ledger:
             claim.ended = True
             self._release(claim)
             raise
+        self._begun[id(claim)] = claim
         return claim
 
     async def end(self, claim: Claim, outcomes: Sequence[Outcome], failure: Failure | None) -> None:
@@ -159,8 +161,14 @@ class Ledger:
             await self._note(claim, outcomes, failure)
         finally:
             claim.ended = True
+            self._begun.pop(id(claim), None)
             claim.presence.told()  # which else would keep the content as long as the session's message
             self._release(claim)
+
+    async def abandon(self) -> None:
+        """The relay ends, and the sessions have: remember what is still being delivered under the id that it has."""
+        entries = [Remembered(each.fingerprint, each.id, tuple(sorted(each.taken))) for each in self._begun.values()]
+        await gatherResults([Deferred.fromCoroutine(self._remember(each)) for each in entries])
 
     def _let_repetitions_wait(self, claim: Claim) -> None:
         """The client of a message under way has left: its repetition has to wait for what becomes of it."""

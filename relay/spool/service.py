@@ -9,6 +9,7 @@ from typing import Protocol
 from attrs import define
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -96,7 +97,7 @@ class SpoolService(MultiService):
         self._webhook = None
         if post_json is not None:
             self._webhook = failures.Webhook(store, post_json, policies.spool, clock)
-        handover = Handover(
+        self._handover = Handover(
             posting=Posting(platforms.send, forget, policies.concurrency),
             spool=store,
             policy=policies.delivery,
@@ -107,7 +108,7 @@ class SpoolService(MultiService):
             wake=self.wake,
             given_up=self._given_up,
         )
-        self.deliver = handover.deliver
+        self.deliver = self._handover.deliver
         self.ledger = Ledger(store)
         for seconds, work in ((_LOOK, self._count), (_PURGE, self._purge)):
             timer = TimerService(seconds, work)
@@ -125,11 +126,19 @@ class SpoolService(MultiService):
         """There is something new in the spool, or a platform is back."""
         self._runner.wake()
 
+    def hurry(self) -> None:
+        """The time to stop is nearly over: spool what clients wait for."""
+        self._handover.hurry()
+
     async def stop(self, seconds: float) -> None:
-        """Let what is being posted finish within *seconds*; what is not is posted again after the next start."""
-        await self._runner.stop(seconds)
+        """Let what is being posted finish within *seconds*; what is not is posted again after the next start.
+
+        Call it when all sessions have ended.
+        """
+        await gatherResults([self._runner.stop(seconds), Deferred.fromCoroutine(self._handover.stop(seconds))])
         if self._webhook is not None:
             await self._webhook.stop(min(seconds, 1.0))
+        await self.ledger.abandon()
 
     async def close(self) -> None:
         """Let go of the store, when nobody needs it any more."""

@@ -253,6 +253,49 @@ class RestartTests(SpoolCase):
         self.assertEqual(verdicts[0][0], 250)
         self.assertEqual((len(self.platform.posts), self.recipients()), (1, []))
 
+    def test_stopped_with_a_client_that_waits(self) -> None:
+        """Before the drain's deadline what a client waits for is spooled, and it gets its 250."""
+        held = self.held()
+        with self.relay(delivery_wait=30, limits_drain=1) as relay:
+            verdicts: list[tuple[int, str]] = []
+            client = threading.Thread(target=lambda: verdicts.append(send(relay, content())))
+            client.start()
+            self.platform.wait(bool)
+            self.assertEqual(relay.stop(), 0)
+            client.join(PATIENCE)
+        self.assertEqual([code for code, _ in verdicts], [250])
+        self.assertEqual(self.recipients(), ["jane@example.org"])
+        held.release()
+        self.platform.answer = platform.accept
+        with self.relay():
+            self.wait(lambda: not self.recipients())
+        self.assertEqual((len(self.platform.posts), len(set(self.keys()))), (2, 1))
+
+    def test_stopped_without_a_verdict(self) -> None:
+        """A client that was cut off in the end, and repeats its message, repeats its Idempotency-Key."""
+        held = self.held()
+        with self.relay(delivery_mode="direct", limits_drain=1) as relay, signed_in(relay) as session:
+            begin(session)
+            session.send(content() + b".\r\n")
+            self.platform.wait(bool)
+            self.assertEqual(relay.stop(), 0)
+        held.release()
+        self.platform.answer = platform.accept
+        with self.relay(delivery_mode="direct") as relay:
+            self.assertEqual(send(relay, content())[0], 250)
+        self.assertEqual((len(self.platform.posts), len(set(self.keys()))), (2, 1))
+
+    def test_stopped_with_a_post_that_is_followed(self) -> None:
+        """SIGTERM lets a POST finish whose client has its 250 already."""
+        held = self.held()
+        with self.relay(delivery_wait="0.2") as relay:
+            self.assertEqual(send(relay, content())[0], 250)
+            relay.signal(signal.SIGTERM)
+            relay.wait_for("stopping")
+            held.release()
+            self.assertEqual(relay.wait(), 0)
+        self.assertEqual((len(self.platform.posts), self.recipients()), (1, []))
+
     def test_stopped_before_the_answer(self) -> None:
         """A POST whose answer does not come before the drain's deadline is posted again after the next start."""
         held = self.held()

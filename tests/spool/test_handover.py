@@ -74,7 +74,7 @@ class HandoverCase(SynchronousTestCase):
         def wake() -> None:
             self.woken += 1
 
-        handover = Handover(
+        self.handover = Handover(
             posting=Posting(self.platform.send),
             spool=self.spool,
             policy=Delivery(mode=mode),
@@ -86,7 +86,7 @@ class HandoverCase(SynchronousTestCase):
             given_up=lambda account, entry: self.given_up.append(entry),
         )
         submissions = [submission(each) for each in recipients or ("a@x",)]
-        return Deferred.fromCoroutine(handover.deliver(ACCOUNT, submissions))
+        return Deferred.fromCoroutine(self.handover.deliver(ACCOUNT, submissions))
 
     def deliver(self, *recipients: str, **arguments: Any) -> tuple[Outcome, ...]:
         """Hand a message over, to the end."""
@@ -192,6 +192,30 @@ class DirectFirstTests(HandoverCase):
         (entry,) = self.given_up
         self.assertEqual((entry.submission.to, entry.reason, entry.last_answer), ("a@x", "refused", "554 5.6.0 no"))
         self.assertEqual(entry.attempts, 1)
+
+    def test_hurried(self) -> None:
+        """When the relay stops nobody waits any longer: what is under way is spooled as in flight, and 250."""
+        self.platform.held = []
+        begun = self.begin("a@x")
+        self.clock.advance(1)
+        self.handover.hurry()
+        self.assertEqual(self.successResultOf(begun), (Outcome("a@x", spooled=True),))
+        again = Deferred.fromCoroutine(self.handover.deliver(ACCOUNT, [submission("b@x")]))
+        self.clock.advance(0)
+        self.assertEqual(self.successResultOf(again), (Outcome("b@x", spooled=True),))
+
+    def test_stopped(self) -> None:
+        """The relay stops when the last posting of a client that has its 250 has ended, or its time is over."""
+        for ends in (self.platform.release, lambda: self.clock.advance(30)):
+            self.platform.held = []
+            begun = self.begin("a@x")
+            self.clock.advance(4)
+            self.successResultOf(begun)
+            stopped = Deferred.fromCoroutine(self.handover.stop(30))
+            self.assertNoResult(stopped)
+            ends()
+            self.successResultOf(stopped)
+        self.assertEqual(self.spool.settled, [Delivered(1)])
 
     def test_done_while_it_is_spooled(self) -> None:
         """A posting that ends while its recipient is being written is noted all the same."""

@@ -255,6 +255,19 @@ class LedgerTests(SynchronousTestCase):
         answers = [dialogue.read()[0][:3] for dialogue in dialogues]
         self.assertEqual((answers, self.posted()), (["451", "250"], ["a@x"]))
 
+    def test_abandoned(self) -> None:
+        """What was still under way when the relay ended is posted again with the same Idempotency-Key."""
+        self.platform.held = []
+        ledger = Ledger(self.memory)
+        self.factory = make_factory(self.platform, self.clock, pipeline={"ledger": ledger})
+        self.send().leave()
+        self.successResultOf(Deferred.fromCoroutine(ledger.abandon()))
+        self.platform.held = None
+        self.factory = self.start()
+        self.send()
+        self.assertEqual(self.posted(), ["a@x", "a@x"])
+        self.assertEqual(len({each.idempotency_key for each in self.platform.submissions}), 1)
+
     def test_broken_stage(self) -> None:
         """After a defect of ours the repetition comes to the platform with the first Idempotency-Key."""
 
