@@ -115,6 +115,7 @@ class WebhookTests(SynchronousTestCase):
         """Spool a message and give it up."""
         entries = tuple(Entry(submission(to), attempts=2) for to in recipients)
         rows = self.result(self.store.put(Spooled("ID7", "a", "Shop", entries)))
+        self.result(self.store.take(len(rows)))
         self.clock.advance(60)
         self.result(self.store.settle([Failed(row, "refused", "554 no") for row in rows]))
         self.webhook.wake()
