@@ -1,7 +1,8 @@
-"""What the spool promises, whatever database it is in: one suite for SQLite and PostgreSQL.
+"""What the spool promises, wherever it is kept: one suite for SQLite, PostgreSQL and the spool in memory.
 
-Another database is a subclass of :class:`StoreContract` and a TestCase that defines :meth:`~StoreContract.new_url`;
-PostgreSQL's stands in ``tests/integration/test_store_postgresql.py``.
+Another database is a subclass of :class:`StoreContract` that defines :meth:`~StoreContract.new_url`; PostgreSQL's
+stands in ``tests/integration/test_store_postgresql.py``.  Another store also says how it is opened and looked into;
+see :class:`MemoryCase`, and beside it which groups are left out for it and why.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from relay.errors import ConfigError, Reason, TemporaryFailure
 from relay.policy import Spool
 from relay.spool import leases
 from relay.spool.database import database, insert
-from relay.spool.operators import Queue, Selection, open_queue
+from relay.spool.memory import MemoryStore
+from relay.spool.operators import EVERYTHING, Queue, Selection, Shown, open_queue
 from relay.spool.schema import accounts, contents, messages, metadata, recipients
 from relay.spool.store import Store
-from relay.spool.values import Delivered, Entry, Failed, Leased, Remembered, Retry, Spooled
+from relay.spool.values import Counts, Delivered, Entry, Failed, Leased, Remembered, Retry, Row, Spooled
 from relay.spool.writer import Inline
 from relay.values import Attachment, Submission
 
@@ -142,6 +144,13 @@ class StoreContract(SynchronousTestCase):
     def settle(self, *settlements: Any) -> None:
         self.got(self.store.settle(settlements))
 
+    def queue(self) -> Queue:
+        """The spool for the command line."""
+        opening = open_queue(self.url, now=lambda: EPOCH + self.clock.seconds())
+        queue = opening.__enter__()
+        self.addCleanup(opening.__exit__, None, None, None)
+        return queue
+
     def connect(self) -> sa.Connection:
         """Past the store."""
         connection = database(self.url).connect()
@@ -156,6 +165,21 @@ class StoreContract(SynchronousTestCase):
                 for table in metadata.sorted_tables
                 if table.name in ("spool_message", "spool_content", "spool_attachment", "spool_recipient")
             }
+
+    def multiply(self, name: str, count: int) -> None:
+        """Make *count* rows more of the account *name*, past the store."""
+        with self.connect() as connection, connection.begin():
+            account = connection.execute(sa.select(accounts.c.id).where(accounts.c.name == name)).scalar_one()
+            kept = connection.execute(sa.select(contents.c.fields).limit(1)).scalar_one()
+            rows: list[Any] = []
+            seqs = range(1_000_000, 1_000_000 + count // 100)
+            insert(connection, messages, [(seq, "X", "X", "", EPOCH, 1) for seq in seqs])
+            insert(connection, contents, [(seq, bytes(kept)) for seq in seqs])
+            rest = (EPOCH, 0, EPOCH - 100.0, None, "", None, "", "")
+            for number in range(count):
+                key = f"key-{number}"
+                rows.append((2_000_000 + number, seqs[number // 100], account, "x@big.example", b"", key, *rest))
+            insert(connection, recipients, rows)
 
 
 class PutTests:
@@ -248,6 +272,20 @@ class PutTests:
         self.put(Entry(submission(tag="a\0b"), last_answer="x\0\ud800"), name="\0\ud800")
         (row,) = self.got(self.store.listing())
         self.assertEqual((row.tag, row.last_answer, row.account_name), ("ab", "x?", "?"))
+
+    def test_secret(self) -> None:
+        """A key stands in no repr."""
+        self.put()
+        leased, rows, shown = self.take(), self.got(self.store.listing()), self.got(self.store.show("4QX7TC2M"))
+        self.assertEqual((len(leased), len(rows), len(shown)), (1, 1, 1))
+        for each in (self.store, leased, message(), rows, shown):
+            self.assertNotIn(CANARY, repr(each))
+
+    def test_closed(self) -> None:
+        """A closed store says that it cannot, and may be closed again."""
+        self.got(self.store.close())
+        self.assertEqual(self.refused(self.store.put(message())), Reason.SPOOL_FAILED)
+        self.got(self.store.close())
 
 
 class LeaseTests:
@@ -379,44 +417,12 @@ class LeaseTests:
     def test_fairness(self) -> None:
         """An account with 100,000 rows does not delay another's ten."""
         self.got(self.store.put(of("big", "0@big.example")))
-        self.got(self.store.put(of("small", *(f"{number}@small.example" for number in range(10)))))
         self.multiply("big", 100_000)
+        self.later(1)
+        self.got(self.store.put(of("small", *(f"{number}@small.example" for number in range(10)))))
         leased = self.take(20)
         self.assertEqual(sum(each.account_name == "small" for each in leased), 10)
         self.assertEqual(sum(each.account_name == "big" for each in leased), 10)
-
-    def multiply(self, name: str, count: int) -> None:
-        """Make *count* rows more of the account *name*, past the store."""
-        with self.connect() as connection, connection.begin():
-            account = connection.execute(sa.select(accounts.c.id).where(accounts.c.name == name)).scalar_one()
-            kept = connection.execute(sa.select(contents.c.fields).limit(1)).scalar_one()
-            rows: list[Any] = []
-            seqs = range(1_000_000, 1_000_000 + count // 100)
-            insert(connection, messages, [(seq, "X", "X", "", EPOCH, 1) for seq in seqs])
-            insert(connection, contents, [(seq, bytes(kept)) for seq in seqs])
-            rest = (EPOCH, 0, EPOCH - 100.0, None, "", None, "", "")
-            for number in range(count):
-                key = f"key-{number}"
-                rows.append((2_000_000 + number, seqs[number // 100], account, "x@big.example", b"", key, *rest))
-            insert(connection, recipients, rows)
-
-    def test_big_contents(self) -> None:
-        """A take reads only so much content into memory; the rest stays for the next."""
-        self.patch(leases, "BUDGET", 10_000)
-        for number in range(5):
-            self.put(Entry(submission(f"{number}@example.org", body="x" * 4000)))
-        self.assertEqual([len(self.take()) for _ in range(4)], [2, 2, 1, 0])
-
-    def test_unreadable(self) -> None:
-        """A row that cannot be read back becomes a failure; the others are given out."""
-        rows = self.put(Entry(submission("a@example.org")))
-        self.put(Entry(submission("b@example.org")))
-        with self.connect() as connection, connection.begin():
-            seq = sa.select(recipients.c.message).where(recipients.c.row == rows[0]).scalar_subquery()
-            connection.execute(sa.update(contents).where(contents.c.message == seq).values(fields=b"\xff"))
-        self.assertEqual([each.submission.to for each in self.take()], ["b@example.org"])
-        (failed,) = self.got(self.store.listing(Selection(failed=True)))
-        self.assertEqual((failed.recipient, failed.reason), ("a@example.org", "internal"))
 
 
 class LimitTests:
@@ -451,12 +457,6 @@ class LimitTests:
         attached = Entry(submission(attachments=[Attachment("a", "b/c", b"x" * 10_000)]))
         self.assertEqual(self.refused(self.store.put(message(attached))), Reason.SPOOL_FULL)
 
-    def test_limits_after_restart(self) -> None:
-        """What was kept before the start counts."""
-        self.put(Entry(submission("a@example.org")), Entry(submission("b@example.org")))
-        self.reopen(max_rows=2)
-        self.assertEqual(self.refused(self.store.put(message())), Reason.SPOOL_FULL)
-
     def test_counts(self) -> None:
         """The counts tell what waits, is in flight and has failed, how much content, and the oldest age."""
         self.put(*(Entry(submission(f"{number}@example.org")) for number in range(4)))
@@ -488,22 +488,18 @@ class LedgerTests:
         self.assertIsNone(self.got(self.store.recall(b"\x00f")))
 
     def test_expires(self) -> None:
-        """An entry is remembered for as long as the ledger keeps it, and a restart does not change that."""
+        """An entry is remembered for as long as the ledger keeps it."""
         self.reopen(keep=100.0)
         self.got(self.store.remember(Remembered(b"f", "ID1")))
-        self.later(60)
-        self.reopen(keep=100.0)
-        if not database(self.url).shared:  # a server's time goes on by itself
-            self.assertIsNotNone(self.got(self.store.recall(b"f")))
-        self.later(100.1)
+        self.later(99.9)
+        self.assertIsNotNone(self.got(self.store.recall(b"f")))
+        self.later(0.2)
         self.assertIsNone(self.got(self.store.recall(b"f")))
 
     def test_has_memories(self) -> None:
-        """Whether there is anything to recall is known, after a restart too."""
+        """Whether there is anything to recall is known."""
         self.assertFalse(self.got(self.store.has_memories()))
         self.got(self.store.remember(Remembered(b"f", "ID1")))
-        self.assertTrue(self.got(self.store.has_memories()))
-        self.reopen()
         self.assertTrue(self.got(self.store.has_memories()))
         self.got(self.store.forget(b"f"))
         self.assertFalse(self.got(self.store.has_memories()))
@@ -570,12 +566,6 @@ class NoticeTests:
 
 class OperatorTests:
     """The queue from the command line; with the relay running it shares the database."""
-
-    def queue(self) -> Queue:
-        opening = open_queue(self.url, now=lambda: EPOCH + self.clock.seconds())
-        queue = opening.__enter__()
-        self.addCleanup(opening.__exit__, None, None, None)
-        return queue
 
     def spool(self) -> None:
         """Rows of two accounts: one due, one waiting, one in flight, one failed."""
@@ -680,13 +670,46 @@ class OperatorTests:
         self.assertEqual((counts.waiting, counts.in_flight, counts.failed), (2, 1, 1))
 
     def test_purge(self) -> None:
-        """Failures are kept for their time; then they and keys that nothing needs are gone."""
+        """Failures are kept for their time; then they are gone, and the others are not."""
         self.put(*(Entry(submission(f"{n}@example.org"), failed=True, reason="refused") for n in range(700)))
         self.got(self.store.put(of("Other", "due@example.org")))
         self.later(604_700)
         self.assertEqual(self.got(self.store.purge()), 0)
         self.later(200)
         self.assertEqual(self.got(self.store.purge()), 700)
+        self.assertEqual(self.tables()["spool_recipient"], 1)
+        self.assertEqual(self.got(self.store.take_notices(10)), [])
+        self.put()
+        self.assertEqual(len(self.take()), 2)
+
+
+class DatabaseTests:
+    """What only a database has: rows to be read back, keys in a table, a command line that opens it."""
+
+    def test_big_contents(self) -> None:
+        """A take reads only so much content into memory; the rest stays for the next."""
+        self.patch(leases, "BUDGET", 10_000)
+        for number in range(5):
+            self.put(Entry(submission(f"{number}@example.org", body="x" * 4000)))
+        self.assertEqual([len(self.take()) for _ in range(4)], [2, 2, 1, 0])
+
+    def test_unreadable(self) -> None:
+        """A row that cannot be read back becomes a failure; the others are given out."""
+        rows = self.put(Entry(submission("a@example.org")))
+        self.put(Entry(submission("b@example.org")))
+        with self.connect() as connection, connection.begin():
+            seq = sa.select(recipients.c.message).where(recipients.c.row == rows[0]).scalar_subquery()
+            connection.execute(sa.update(contents).where(contents.c.message == seq).values(fields=b"\xff"))
+        self.assertEqual([each.submission.to for each in self.take()], ["b@example.org"])
+        (failed,) = self.got(self.store.listing(Selection(failed=True)))
+        self.assertEqual((failed.recipient, failed.reason), ("a@example.org", "internal"))
+
+    def test_keys_purged(self) -> None:
+        """Keys that nothing needs are gone with the last of what needed them, and may come again."""
+        self.put(Entry(submission(), failed=True, reason="refused"))
+        self.got(self.store.put(of("Other", "due@example.org")))
+        self.later(604_900)
+        self.got(self.store.purge())
         with self.connect() as connection:
             self.assertEqual(connection.execute(sa.select(accounts.c.name)).scalars().all(), ["Other"])
         self.put()
@@ -708,11 +731,23 @@ class RestartTests:
         (leased,) = self.take()
         self.assertEqual((leased.submission, leased.attempts), (submission(), 1))
 
-    def test_closed(self) -> None:
-        """A closed store says that it cannot, and may be closed again."""
-        self.got(self.store.close())
-        self.assertEqual(self.refused(self.store.put(message())), Reason.SPOOL_FAILED)
-        self.got(self.store.close())
+    def test_limits(self) -> None:
+        """What was kept before the start counts."""
+        self.put(Entry(submission("a@example.org")), Entry(submission("b@example.org")))
+        self.reopen(max_rows=2)
+        self.assertEqual(self.refused(self.store.put(message())), Reason.SPOOL_FULL)
+
+    def test_memories(self) -> None:
+        """What was remembered is so after a restart, and for no longer than without it."""
+        self.reopen(keep=100.0)
+        self.got(self.store.remember(Remembered(b"f", "ID1")))
+        self.later(60)
+        self.reopen(keep=100.0)
+        self.assertTrue(self.got(self.store.has_memories()))
+        if not database(self.url).shared:  # a server's time goes on by itself
+            self.assertIsNotNone(self.got(self.store.recall(b"f")))
+        self.later(100.1)
+        self.assertIsNone(self.got(self.store.recall(b"f")))
 
     def test_newer(self) -> None:
         """A database of a newer version is refused, with what to do."""
@@ -750,18 +785,14 @@ class KeyTests:
     """API keys in the spool."""
 
     def test_encrypted(self) -> None:
-        """A key stands in no table in clear text, and in no repr."""
+        """A key stands in no table in clear text."""
         self.put()
-        (leased,) = self.take()
         with self.connect() as connection:
             for table in metadata.sorted_tables:
                 for row in connection.execute(sa.select(table)):
                     for value in row:
                         shown = value if isinstance(value, bytes) else str(value).encode()
                         self.assertNotIn(CANARY.encode(), bytes(shown))
-        rows = self.got(self.store.listing())
-        for each in (self.store, leased, message(), rows, self.got(self.store.show("4QX7TC2M"))):
-            self.assertNotIn(CANARY, repr(each))
 
     def test_made(self) -> None:
         """The key file is made at the first start, 32 bytes for its owner alone."""
@@ -832,6 +863,10 @@ class SQLiteOperatorTests(OperatorTests, SQLiteCase):
     pass
 
 
+class SQLiteDatabaseTests(DatabaseTests, SQLiteCase):
+    pass
+
+
 class SQLiteRestartTests(RestartTests, SQLiteCase):
     pass
 
@@ -847,3 +882,85 @@ class SQLiteKeyTests(KeyTests, SQLiteCase):
         self.store = self.open()
         self.put()
         self.assertEqual(self.take()[0].submission.api_key, CANARY)
+
+
+class MemoryQueue:
+    """The operators' part of a spool in memory, which no command line can open: asked of the store itself."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def listing(self, selection: Selection = EVERYTHING, limit: int = 1000, after: int = 0) -> list[Row]:
+        return at_once(self._store.listing(selection, limit, after))
+
+    def show(self, id: str) -> list[Shown]:
+        return at_once(self._store.show(id))
+
+    def counts(self) -> Counts:
+        return at_once(self._store.counts())
+
+    def retry(self, selection: Selection) -> int:
+        return at_once(self._store.retry(selection))
+
+    def drop(self, selection: Selection) -> int:
+        return at_once(self._store.drop(selection))
+
+
+class MemoryCase(StoreContract):
+    """The spool of :mod:`relay.testing`.
+
+    Left out: :class:`DatabaseTests`, because nothing is read back, and nobody else can open it;
+    :class:`RestartTests`, because nothing outlives it; :class:`KeyTests`, because no key is written anywhere.
+    """
+
+    def new_url(self) -> str:
+        return ""
+
+    def open(self, keep: float = 86_400.0, **policy: Any) -> MemoryStore:
+        return MemoryStore(self.clock, Spool(**policy), notices=True, keep=keep)
+
+    def reopen(self, **options: Any) -> None:
+        """With other settings: only before anything is kept."""
+        self.assertEqual(set(self.tables().values()), {0})
+        super().reopen(**options)
+
+    def queue(self) -> MemoryQueue:
+        return MemoryQueue(self.store)
+
+    def tables(self) -> dict[str, int]:
+        """What an operator is shown of it, counted."""
+        ids = {row.id for row in self.got(self.store.listing(limit=10_000))}
+        shown = [each for id in ids for each in self.got(self.store.show(id))]
+        return {
+            "spool_message": len(shown),
+            "spool_content": len(shown),
+            "spool_attachment": sum(len(each.attachments) for each in shown),
+            "spool_recipient": sum(len(each.rows) for each in shown),
+        }
+
+    def multiply(self, name: str, count: int) -> None:
+        self.got(self.store.put(of(name, *(f"{number}@{name}.example" for number in range(count)))))
+
+
+class MemoryPutTests(PutTests, MemoryCase):
+    pass
+
+
+class MemoryLeaseTests(LeaseTests, MemoryCase):
+    pass
+
+
+class MemoryLimitTests(LimitTests, MemoryCase):
+    pass
+
+
+class MemoryLedgerTests(LedgerTests, MemoryCase):
+    pass
+
+
+class MemoryNoticeTests(NoticeTests, MemoryCase):
+    pass
+
+
+class MemoryOperatorTests(OperatorTests, MemoryCase):
+    pass

@@ -48,6 +48,10 @@ class OperatorTests(contract.OperatorTests, PostgreSQLCase):
     pass
 
 
+class DatabaseTests(contract.DatabaseTests, PostgreSQLCase):
+    pass
+
+
 class RestartTests(contract.RestartTests, PostgreSQLCase):
     pass
 
