@@ -311,7 +311,8 @@ class RelayService(MultiService):
             self._webhook_client = make_client(clock)
             webhook = Webhook(config.failures.webhook, self._webhook_client, clock).post
         deadline = config.platform.timeout * max(len(config.backend), 1)
-        policies = Policies(config.spool, config.delivery, deadline, config.platform.concurrency)
+        limits, concurrency = config.limits, config.platform.concurrency
+        policies = Policies(config.spool, config.delivery, deadline, concurrency, limits.memory)
         spool = SpoolService(store, platforms, policies, clock, self.metrics, forget=keys.forget, post_json=webhook)
         child: Any = spool  # untyped in Twisted
         child.setServiceParent(self)

@@ -60,6 +60,8 @@ class Handover:
 
     :ivar posting: posts one of them, or all.
     :ivar is_down: whether the platform counts as down, so that nobody waits for it.
+    :ivar memory: most bytes of content held by postings whose clients have their 250 already; past it nothing more is
+        posted while a client waits, or a platform that hangs would make them as many as come in its deadline.
     :ivar deadline: seconds after which a posting has ended in any case.
     :ivar backoff: seconds to wait after that many attempts, or as long as the platform asked for.
     :ivar wake: told that there is something new in the spool.
@@ -70,6 +72,7 @@ class Handover:
     spool: Spool
     policy: Delivery
     clock: IReactorTime
+    memory: int
     deadline: float
     backoff: Callable[[int, float | None], float]
     is_down: Callable[[], bool]
@@ -77,6 +80,7 @@ class Handover:
     given_up: Callable[[Account, Entry], None]
     _waiting: set[Deferred[None]] = field(factory=set, init=False)
     _following: int = field(default=0, init=False)  # postings under way whose client has its 250
+    _held: int = field(default=0, init=False)  # bytes of their contents
     _hurried: bool = field(default=False, init=False)
     _followed: Pause = field(init=False)
 
@@ -100,7 +104,7 @@ class Handover:
         if self.policy.mode == "direct":
             return await self.posting.all(account, submissions)
         attempts = [_Attempt(each) for each in submissions]
-        if self.policy.mode == "direct-first" and not self.is_down():
+        if self.policy.mode == "direct-first" and not self.is_down() and self._held < self.memory:
             await self._try(attempts)
         if all(each.outcome is not None and each.outcome.failure is None for each in attempts):
             return tuple(each.outcome for each in attempts if each.outcome is not None)
@@ -152,9 +156,11 @@ class Handover:
             if entry.failed:
                 self.given_up(account, entry)
             elif entry.in_flight:
+                size = _size(attempt.submission)
                 self._following += 1
+                self._held += size
                 following = Deferred.fromCoroutine(self._settle(account, attempt, row))
-                following.addErrback(_log_defect).addBoth(self._ended)
+                following.addErrback(_log_defect).addBoth(self._ended, size)
         self.wake()
         return tuple(_spooled(each) for each in attempts)
 
@@ -198,10 +204,15 @@ class Handover:
                 self.given_up(account, self._entry(attempt))
         self.wake()
 
-    def _ended(self, _: object) -> None:
+    def _ended(self, _: object, size: int) -> None:
         self._following -= 1
+        self._held -= size
         if self._hurried and not self._following:
             self._followed.end()
+
+
+def _size(submission: Submission) -> int:
+    return len(submission.body) + sum(len(each.content) for each in submission.attachments)
 
 
 def _spooled(attempt: _Attempt) -> Outcome:

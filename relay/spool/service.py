@@ -63,6 +63,8 @@ class Policies:
     deadline: float
     #: recipients of one message posted side by side (``platform.concurrency``)
     concurrency: int = 10
+    #: bytes of content that postings hold whose clients have their 250 (``limits.memory``)
+    memory: int = policy.Limits().memory
 
 
 class SpoolService(MultiService):
@@ -102,6 +104,7 @@ class SpoolService(MultiService):
             spool=store,
             policy=policies.delivery,
             clock=clock,
+            memory=policies.memory,
             deadline=policies.deadline,
             backoff=Backoff(policies.spool, random.random),
             is_down=lambda: platforms.open,

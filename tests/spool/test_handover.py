@@ -79,6 +79,7 @@ class HandoverCase(SynchronousTestCase):
             spool=self.spool,
             policy=Delivery(mode=mode),
             clock=self.clock,
+            memory=10,
             deadline=30.0,
             backoff=lambda attempts, retry_after: max(15.0 * attempts, retry_after or 0.0),
             is_down=lambda: self.down,
@@ -192,6 +193,20 @@ class DirectFirstTests(HandoverCase):
         (entry,) = self.given_up
         self.assertEqual((entry.submission.to, entry.reason, entry.last_answer), ("a@x", "refused", "554 5.6.0 no"))
         self.assertEqual(entry.attempts, 1)
+
+    def test_hanging_platform(self) -> None:
+        """What a platform that hangs makes the relay hold is bounded: then messages go straight to the spool."""
+        self.platform.held = []
+        begun = self.begin("a@x", "b@x", "c@x", "d@x")  # of three bytes each
+        self.clock.advance(4)
+        self.successResultOf(begun)
+        another = [submission("e@x")]
+        outcomes = self.successResultOf(Deferred.fromCoroutine(self.handover.deliver(ACCOUNT, another)))
+        self.assertEqual((outcomes, len(self.platform.submissions)), ((Outcome("e@x", spooled=True),), 4))
+        self.assertEqual(self.entries()["e@x"].in_flight, 0.0)
+        self.platform.release()
+        self.assertNoResult(Deferred.fromCoroutine(self.handover.deliver(ACCOUNT, another)))
+        self.assertEqual(len(self.platform.submissions), 5)
 
     def test_hurried(self) -> None:
         """When the relay stops nobody waits any longer: what is under way is spooled as in flight, and 250."""
