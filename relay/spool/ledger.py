@@ -95,6 +95,11 @@ def fingerprint(account: Account, envelope: Envelope, content: bytes) -> bytes:
     )
 
 
+def _doubtful(failure: Failure | None) -> bool:
+    """Whether the platform may have the recipient all the same."""
+    return failure is not None and (failure.reason in _DOUBTFUL or getattr(failure, "sent", False))
+
+
 def explicit_fingerprint(account: Account, key: str) -> bytes:
     """SHA-256 over the account and its X-Transactional-Idempotency-Key."""
     return _digest("idempotency", account.key, key)
@@ -211,7 +216,7 @@ class Ledger:
 
     async def _note(self, claim: Claim, outcomes: Sequence[Outcome], failure: Failure | None) -> None:
         taken = claim.taken.union(outcome.recipient for outcome in outcomes if outcome.failure is None)
-        doubtful = any(outcome.failure is not None and outcome.failure.reason in _DOUBTFUL for outcome in outcomes)
+        doubtful = any(_doubtful(outcome.failure) for outcome in outcomes)
         told = failure is None and not claim.presence.gone
         if claim.known and told and claim.explicit is None:
             await self._forget(claim.fingerprint)

@@ -167,6 +167,15 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual((len(self.posted()), len(keys)), (2, 1))
         self.assertEqual(self.memory.entries, {})
 
+    def test_answer_of_somebody_else(self) -> None:
+        """Behind a 200 that is not the contract's the platform may have it: the repetition has the first key."""
+        self.platform.verdicts = {"a@x": TemporaryFailure(Reason.MISCONFIGURED, sent=True)}
+        self.send()
+        self.assertEqual(self.answers[0][:9], "451 4.3.5")
+        self.platform.verdicts = {}
+        self.send()
+        self.assertEqual(len({each.idempotency_key for each in self.platform.submissions}), 1)
+
     def test_after_a_restart(self) -> None:
         """What is remembered outlives the process."""
         self.platform.verdicts = {"a@x": TemporaryFailure(Reason.UNKNOWN_OUTCOME)}
