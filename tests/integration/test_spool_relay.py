@@ -184,7 +184,7 @@ class OutageTests(SpoolCase):
     def test_breaker(self) -> None:
         """After some failures in a row nobody waits for the platform; /readyz and /metrics say so, until it is back."""
         self.platform.answer = down
-        with self.relay(breaker_failures=2, breaker_probe=2, spool_retry_first=60) as relay:
+        with self.relay(breaker_failures=2, breaker_probe=2, spool_retry_first=60, spool_retry_maximum=60) as relay:
             states = {}
             for number in range(3):
                 send(relay, content(f"{number}"))
