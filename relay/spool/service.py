@@ -179,9 +179,14 @@ class SpoolService(MultiService):
             self._observer.spool_counted(await self.store.counts())
         except Failure as failure:
             log.debug("the spool cannot be counted: {why}", why=str(failure))
+        except Exception:
+            # Or its timer would never run again.
+            log.failure("the spool cannot be counted")
 
     async def _purge(self) -> None:
         try:
             await self.store.purge()
         except Failure as failure:
             log.warn("the spool cannot be purged: {why}", why=str(failure))
+        except Exception:
+            log.failure("the spool cannot be purged")
