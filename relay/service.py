@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
 
@@ -151,6 +152,7 @@ class RelayService(MultiService):
 
     :ivar terminal: where the banner goes when it is a terminal.
     :ivar spool_thread: makes the thread that the spool is written in, of the reactor.
+    :ivar sheds_privileges: whether the process starts as root and goes on as another user.
     :ivar log_observer: what twistd shall log to, in place of its own; None leaves it.
     """
 
@@ -160,6 +162,7 @@ class RelayService(MultiService):
         self.config = config
         self.terminal: TextIO | None = sys.__stdout__
         self.log_observer: ILogObserver | None = None
+        self.sheds_privileges = False
         self.spool_thread: Callable[[Any], Thread] = partial(WriterThread, waits=True)
         self.metrics = _Observer()
         self._reactor = reactor
@@ -198,7 +201,17 @@ class RelayService(MultiService):
         """
         with self._fatal():
             self._bind()
+        if self.sheds_privileges:
+            self._import_the_rest()
         MultiService.privilegedStartService(self)
+
+    def _import_the_rest(self) -> None:
+        """Import now what is otherwise imported when it is needed: the user to be may not read where it is."""
+        late = ["alembic.operations", "alembic.runtime.migration", "alembic.script", "jinja2"]
+        if not self.config.backend:
+            late += ["relay.embedded.backend", "relay.embedded.pages", "relay.embedded.resource"]
+        for each in late:
+            import_module(each)
 
     def startService(self) -> None:
         """Serve, as soon as the reactor runs.
@@ -312,7 +325,7 @@ class RelayService(MultiService):
             webhook = Webhook(config.failures.webhook, self._webhook_client, clock).post
         deadline = config.platform.timeout * max(len(config.backend), 1)
         limits, concurrency = config.limits, config.platform.concurrency
-        policies = Policies(config.spool, config.delivery, deadline, concurrency, limits.memory)
+        policies = Policies(config.spool, config.delivery, deadline, concurrency, limits.memory, config.ledger.keep)
         spool = SpoolService(store, platforms, policies, clock, self.metrics, forget=keys.forget, post_json=webhook)
         child: Any = spool  # untyped in Twisted
         child.setServiceParent(self)

@@ -95,6 +95,7 @@ def makeService(options: Options) -> RelayService:
     except ConfigError as error:
         # twistd would show a traceback for anything else.
         raise SystemExit(f"smtp-relay: {_listed(error)}") from None
+    made.sheds_privileges = any(twistd.get(name) is not None for name in ("uid", "gid"))
     if options.configuration.log_format == "json":
         made.log_observer = _json_observer(twistd)
     return made
