@@ -156,7 +156,7 @@ def relay(arguments: argparse.Namespace) -> None:
     from relay.spool.writer import WriterThread
 
     commits: list[tuple[float, float, int]] = []
-    profile = cProfile.Profile() if arguments.profile else None
+    profile = cProfile.Profile()
 
     class Watched(WriterThread):
         """Notes how long each answered batch took, and how many operations it had."""
@@ -186,12 +186,13 @@ def relay(arguments: argparse.Namespace) -> None:
         service.startService()
         reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
         reactor.callWhenRunning(print, "ready", flush=True)
-        if profile is None:
-            reactor.run()
-        else:
-            profile.runcall(reactor.run)
+        # The reactor's thread, from one signal to the other.
+        signal.signal(signal.SIGUSR1, lambda *_: profile.enable())
+        signal.signal(signal.SIGUSR2, lambda *_: profile.disable())
+        reactor.run()
+        if profile.getstats():
             with (arguments.folder / "profile").open("w") as file:
-                pstats.Stats(profile, stream=file).sort_stats("tottime").print_stats(40)
+                pstats.Stats(profile, stream=file).strip_dirs().sort_stats("tottime").print_stats(45)
     (arguments.folder / "commits.json").write_text(json.dumps(commits))
 
 
@@ -204,7 +205,6 @@ def main() -> None:
     parser.add_argument("--messages", type=int)
     parser.add_argument("--pipeline", action="store_true")
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     if arguments.role == "relay":
         relay(arguments)
