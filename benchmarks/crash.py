@@ -28,6 +28,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import smtplib
 import socket
@@ -38,7 +39,6 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -498,20 +498,15 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@contextlib.contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    """Where to work; it is kept when there is something to be seen in it."""
-    folder = given or Path(tempfile.mkdtemp(prefix="relay-crash-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    yield folder.resolve()
-
-
 def main() -> int:
     """Run, print, and say with the exit code whether all is well."""
     arguments = _arguments()
-    with _folder(arguments.folder) as folder:
-        print(f"seed {arguments.seed}, folder {folder}", flush=True)
-        report = run(arguments, folder)
+    folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="relay-crash-"))).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"seed {arguments.seed}, folder {folder}", flush=True)
+    report = run(arguments, folder)
+    if not report.violations and not arguments.folder:
+        shutil.rmtree(folder)  # there is nothing to be seen in it
     numbers = {"seed": arguments.seed, **report.numbers, "violations": len(report.violations)}
     for each in sorted(report.instants)[:20]:
         print(f"in the instant of its verdict: {each}")

@@ -9,7 +9,6 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from . import platform, support
 from .postgresql import new_database
 from .support import PATIENCE, Relay
-from .test_spool_relay import KEY, QUICK, Held, content, down, send
+from .test_spool_relay import KEY, QUICK, Held, content, down, send, until
 
 #: How long a dead relay's rows are left alone, in seconds.
 LEASE = 3.0
@@ -122,7 +121,7 @@ class TwoRelaysTests(SynchronousTestCase):
         loads = [Load("a", first), Load("b", second)]
         for load in loads:
             load.start()
-        self.until(lambda: self.rows() > 100)
+        until(lambda: self.rows() > 100)
         # The first relay's platform works again, and then does not answer: rows are under way when the relay dies.
         by_first: dict[str, tuple[str, str]] = {}
         by_second: dict[str, tuple[str, str]] = {}
@@ -139,7 +138,7 @@ class TwoRelaysTests(SynchronousTestCase):
             return held(post)
 
         self.platforms[0].answer = hold
-        self.until(lambda: sum(each in loads[0].promised for each in [*under_way.values()]) >= 5)
+        until(lambda: sum(each in loads[0].promised for each in [*under_way.values()]) >= 5)
         first.signal(signal.SIGKILL)
         first.wait()
         killed = time.monotonic()
@@ -154,9 +153,9 @@ class TwoRelaysTests(SynchronousTestCase):
             return platform.accept(post)
 
         self.platforms[1].answer = accept
-        self.until(lambda: len(by_second) > 100)
+        until(lambda: len(by_second) > 100)
         loads[1].stop()
-        self.until(lambda: not self.rows())
+        until(lambda: not self.rows())
         self.assertEqual(second.stop(), 0)
 
         promised = {(each, to) for load in loads for each in load.promised for to in recipients(each)}
@@ -174,10 +173,3 @@ class TwoRelaysTests(SynchronousTestCase):
         self.assertGreater(min(taken_over.values()), LEASE / 2)
         for relay in (first, second):
             self.assertNotIn("Traceback", relay.output)
-
-    def until(self, true: Callable[[], bool]) -> None:
-        """Ask until it is true."""
-        pause, deadline = threading.Event(), time.monotonic() + PATIENCE
-        while not true():
-            self.assertLess(time.monotonic(), deadline, "it does not come true")
-            pause.wait(0.05)
