@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
+from relay import policy
 from relay.errors import Failure, Reason
 from relay.presence import Presence
 from relay.spool.values import Remembered
@@ -123,13 +125,25 @@ class _UnderWay:
 
 
 class Ledger:
-    """What is remembered, and what is under way for clients that have left."""
+    """What is remembered, and what is under way for clients that have left.
 
-    def __init__(self, memory: Memory) -> None:
+    :param keep: seconds for which *memory* does, and so do we what it does not take.
+    :param monotonic: in seconds.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        keep: float = policy.Ledger().keep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._memory = memory
+        self._keep = keep
+        self._monotonic = monotonic
         self._begun: dict[int, Claim] = {}  # by identity
         self._under_way: dict[bytes, _UnderWay] = {}  # by fingerprint
-        self._unwritten: OrderedDict[bytes, Remembered] = OrderedDict()  # what the store did not take
+        # What the store did not take, and until when it counts; the next to end first.
+        self._unwritten: OrderedDict[bytes, tuple[float, Remembered]] = OrderedDict()
 
     async def begin(
         self, envelope: Envelope, account: Account, message: Message, content: bytes, presence: Presence
@@ -202,8 +216,10 @@ class Ledger:
         if claim.explicit is not None or claim.presence.gone:
             # Before anything is awaited: a repetition that comes meanwhile must not be looked up beside it.
             self._let_repetitions_wait(claim)
-        entry = self._unwritten.get(claim.fingerprint)
-        if entry is None:
+        until, entry = self._unwritten.get(claim.fingerprint, (0.0, None))
+        if entry is None or until <= self._monotonic():
+            self._unwritten.pop(claim.fingerprint, None)
+            entry = None
             try:
                 entry = await self._memory.recall(claim.fingerprint)
             except Failure:
@@ -230,9 +246,12 @@ class Ledger:
         except Failure as failure:
             log.error("the ledger could not be written: {why}; message {id} is remembered until the relay stops",
                       id=entry.id, why=str(failure))  # fmt: skip
-            self._unwritten[entry.fingerprint] = entry
+            self._unwritten.pop(entry.fingerprint, None)
+            self._unwritten[entry.fingerprint] = (self._monotonic() + self._keep, entry)
             if len(self._unwritten) > MOST_UNWRITTEN:
                 self._unwritten.popitem(last=False)
+        else:
+            self._unwritten.pop(entry.fingerprint, None)
 
     async def _forget(self, fingerprint: bytes) -> None:
         self._unwritten.pop(fingerprint, None)

@@ -65,6 +65,8 @@ class Policies:
     concurrency: int = 10
     #: bytes of content that postings hold whose clients have their 250 (``limits.memory``)
     memory: int = policy.Limits().memory
+    #: seconds for which the ledger remembers (``ledger.keep``)
+    keep: float = policy.Ledger().keep
 
 
 class SpoolService(MultiService):
@@ -112,7 +114,7 @@ class SpoolService(MultiService):
             given_up=self._given_up,
         )
         self.deliver = self._handover.deliver
-        self.ledger = Ledger(store)
+        self.ledger = Ledger(store, policies.keep, clock.seconds)
         for seconds, work in ((_LOOK, self._count), (_PURGE, self._purge)):
             timer = TimerService(seconds, work)
             timer.clock = clock

@@ -71,7 +71,8 @@ class LedgerTests(SynchronousTestCase):
 
     def start(self) -> Any:
         """The relay, started (again)."""
-        return make_factory(self.platform, self.clock, pipeline={"ledger": Ledger(self.memory)})
+        ledger = Ledger(self.memory, 86_400.0, self.clock.seconds)
+        return make_factory(self.platform, self.clock, pipeline={"ledger": ledger})
 
     def send(self, *recipients: str, **headers: str) -> Dialogue:
         """One message over a new connection."""
@@ -319,6 +320,36 @@ class LedgerTests(SynchronousTestCase):
         self.platform.verdicts = {}
         self.send()
         self.assertEqual(len({each.idempotency_key for each in self.platform.submissions}), 1)
+
+    def test_remembered_without_the_store_too_long(self) -> None:
+        """What the store did not take counts no longer than what it did: the same message is a new one then."""
+        for headers in ({}, {"X_Transactional_Idempotency_Key": "order-7"}):
+            dialogue = self.begin(**headers)
+            self.memory.broken = TemporaryFailure(Reason.SPOOL_FAILED)
+            dialogue.leave()
+            self.platform.release()
+            self.memory.broken = self.platform.held = None
+            self.memory.entries.clear()
+            posted = len(self.posted())
+            self.clock.advance(86_401)
+            self.send(**headers)
+            self.assertEqual((self.answers[0][:3], len(self.posted())), ("250", posted + 1))
+
+    def test_written_after_all(self) -> None:
+        """What the store takes later replaces what it did not."""
+        dialogue = self.begin("a@x", X_Transactional_Idempotency_Key="order-7")
+        self.memory.broken = TemporaryFailure(Reason.SPOOL_FAILED)
+        dialogue.leave()
+        self.platform.release()
+        self.memory.broken = self.platform.held = None
+        for _ in range(2):
+            self.send("a@x", "b@x", X_Transactional_Idempotency_Key="order-7")
+        self.assertEqual(self.posted(), ["a@x", "b@x"])
+
+    def begin(self, *recipients: str, **headers: str) -> Dialogue:
+        """A message that the platform has, and has not answered yet."""
+        self.platform.held = []
+        return self.send(*recipients, **headers)
 
 
 class FingerprintTests(SynchronousTestCase):
