@@ -264,7 +264,7 @@ class RestartTests(SpoolCase):
         held.release()
         self.platform.answer = platform.accept
         with self.relay():
-            self.wait(lambda: not self.recipients())
+            until(lambda: not self.recipients())
         self.assertEqual((len(self.platform.posts), len(set(self.keys()))), (2, 1))
 
     def test_stopped_without_a_verdict(self) -> None:
