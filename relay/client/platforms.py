@@ -21,6 +21,7 @@ whoever tries again gives that name to :meth:`Platforms.send`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Protocol
 
@@ -31,7 +32,7 @@ from twisted.logger import Logger
 from relay.errors import ConfigError, Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.values import Account, Submission
 
-#: In what order platforms are tried; the second starts with another one each time.
+#: In what order platforms are tried; the second starts with one that depends on the Idempotency-Key.
 ORDERS = ("in-order", "round-robin")
 
 log = Logger()
@@ -100,7 +101,6 @@ class Platforms:
         self._members = [_Member(*pair) for pair in zip(backends, breakers, strict=True)]
         self._by_name = {member.name: member for member in self._members}
         self._turning = order == "round-robin"
-        self._first = -1
         if not self._members or order not in ORDERS:
             raise ConfigError([f"backend: at least one is needed, and an order of {' or '.join(ORDERS)}"])
         if len(self._by_name) < len(self._members):
@@ -128,7 +128,7 @@ class Platforms:
             log.warn("{id} may be at {platform}, which is no backend any more", id=submission.request_id,
                      platform=platform)  # fmt: skip
         last = TemporaryFailure(Reason.UNREACHABLE)
-        for member in [bound] if bound else self._in_turn():
+        for member in [bound] if bound else self._in_turn(submission):
             alone = bound is not None or self.open
             if not member.breaker.closed and not self._may_probe(member, alone):
                 continue
@@ -164,11 +164,13 @@ class Platforms:
                 return True
         return False
 
-    def _in_turn(self) -> list[_Member]:
+    def _in_turn(self, submission: Submission) -> list[_Member]:
         if not self._turning:
             return self._members
-        self._first = (self._first + 1) % len(self._members)
-        return self._members[self._first :] + self._members[: self._first]
+        # Not by a count: a relay that was killed may have posted it, and only that platform would know the key.
+        digest = hashlib.sha256(submission.idempotency_key.encode("utf-8", "surrogatepass")).digest()
+        first = int.from_bytes(digest, "big") % len(self._members)
+        return self._members[first:] + self._members[:first]
 
     def _working_first(self) -> Iterable[_Member]:
         return sorted(self._members, key=lambda member: not member.breaker.closed)

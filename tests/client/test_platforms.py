@@ -66,9 +66,10 @@ class PlatformsCase(PlatformCase):
         self.breakers = [Breaker(policy.Breaker(failures=2, probe=5), self.clock, name=each.url) for each in backends]
         return Platforms(backends, self.breakers, order)
 
-    def post(self, to: str = "x", platform: str = "") -> Deferred[None]:
+    def post(self, to: str = "x", platform: str = "", key: str = "ABC123-1") -> Deferred[None]:
         """Post for one recipient."""
-        return Deferred.fromCoroutine(self.platforms.send(evolve(SUBMISSION, to=to, api_key=KEY), platform))
+        submission = evolve(SUBMISSION, to=to, api_key=KEY, idempotency_key=key)
+        return Deferred.fromCoroutine(self.platforms.send(submission, platform))
 
     def assert_posted(self, a: list[str], b: list[str]) -> None:
         self.assertEqual((self.a.recipients, self.b.recipients), (a, b))
@@ -92,19 +93,31 @@ class OrderTests(PlatformsCase):
         self.assert_posted(["x", "y", "z"], [])
 
     def test_round_robin(self) -> None:
-        """Each posting begins with the next platform."""
+        """Each platform gets its share."""
         self.platforms = self.make([self.a, self.b], "round-robin")
-        for to in ("w", "x", "y", "z"):
-            self.assert_sent(self.post(to))
-        self.assert_posted(["w", "y"], ["x", "z"])
+        for number in range(200):
+            self.assert_sent(self.post("x", key=f"{number}"))
+        self.assertTrue(70 < len(self.a.submissions) < 130, len(self.a.submissions))
+        self.assertEqual(len(self.a.submissions) + len(self.b.submissions), 200)
+
+    def test_round_robin_after_a_kill(self) -> None:
+        """What a relay posted that was killed then is posted to the same platform again: it alone knows the key."""
+        for _ in range(2):
+            self.platforms = self.make([self.a, self.b], "round-robin")
+            for number in range(20):
+                self.assert_sent(self.post("x", key=f"{number}"))
+            self.assert_sent(self.post("x", key="first"))  # an odd number of postings
+        first, second = ({each.idempotency_key for each in platform.submissions} for platform in (self.a, self.b))
+        self.assertEqual((first & second, len(first | second)), (set(), 21))
 
     def test_round_robin_goes_round(self) -> None:
         """The last platform's stand-in is the first."""
         self.platforms = self.make([self.a, self.b], "round-robin")
         self.b.down = DOWN
-        for to in ("w", "x"):
-            self.assert_sent(self.post(to))
-        self.assertEqual(self.a.recipients, ["w", "x"])
+        for number in range(10):
+            self.assert_sent(self.post(key=f"{number}"))
+        self.assertEqual(len(self.a.submissions), 10)
+        self.assertTrue(self.b.submissions)
 
     def test_configuration(self) -> None:
         """No platform, one platform twice, and an unknown order are mistakes of the configuration."""
