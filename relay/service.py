@@ -39,6 +39,7 @@ from relay.posting import Deliver
 from relay.smtp.auth import Keys, make_portal
 from relay.smtp.factory import Observer, SubmissionFactory, TLSContext
 from relay.spool.breaker import Breaker, State
+from relay.spool.pacing import within
 from relay.spool.service import Policies, SpoolService
 from relay.spool.store import Store
 from relay.spool.writer import Thread, WriterThread
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at the certificate's end.
 _DAY = 86_400.0
+#: Seconds for which a spool that does not answer, as a server that hangs, may keep us from stopping; twice.
+_CLOSING = 10.0
 #: Seconds of ``limits.drain``, at most half of it, that are kept for spooling what the platform has not answered.
 _SPOOLING = 1.0
 
@@ -413,8 +416,10 @@ class RelayService(MultiService):
             for listener in self._smtp:
                 await listener.stop()
             await self._drain(self._factory)
+        answers = True
         if self._spool is not None:
-            await self._spool.stop(self.config.limits.drain)
+            seconds = self.config.limits.drain
+            answers = await within(self._reactor, seconds + _CLOSING, self._spool.stop(seconds))
         self._client.close()
         if self._webhook_client is not None:
             self._webhook_client.close()
@@ -422,13 +427,17 @@ class RelayService(MultiService):
             await listener.stop()
         if self._embedded is not None:
             await self._embedded.close()
+        if not await within(self._reactor, _CLOSING, self._close()) or not answers:
+            log.error("the spool does not answer, and is left as it is")
+        self._release()
+        log.info("stopped")
+
+    async def _close(self) -> None:
         stopped: Any = MultiService.stopService(self)
         if isinstance(stopped, Deferred):
             await stopped
         if self._spool is not None:
             await self._spool.close()
-        self._release()
-        log.info("stopped")
 
     async def _drain(self, factory: SubmissionFactory) -> None:
         """Let the sessions finish; shortly before they are cut off, what they wait for is spooled."""

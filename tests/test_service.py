@@ -48,6 +48,16 @@ class Terminal(io.StringIO):
         return True
 
 
+class Hanging(Inline):
+    """A thread that from some time on does not come back."""
+
+    hangs = False
+
+    def run(self, work) -> None:
+        if not self.hangs:
+            work()
+
+
 class ServiceCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.events: list[dict] = []
@@ -240,6 +250,21 @@ class Stopping(ServiceCase):
     def test_stop_before_start(self) -> None:
         """A service that never started stops without complaint."""
         self.successResultOf(self.make().stopService())
+
+    def test_spool_that_hangs(self) -> None:
+        """A spool that does not answer, such as a server that hangs, does not keep the relay from stopping."""
+        made, thread = self.make(), Hanging()
+        made.spool_thread = lambda reactor: thread
+        made.privilegedStartService()
+        made.startService()
+        thread.hangs = True
+        stopping = made.stopService()
+        self.assertNoResult(stopping)
+        self.reactor.advance(10)
+        self.successResultOf(stopping)
+        said = [event["log_format"] for event in self.events]
+        self.assertIn("the spool does not answer, and is left as it is", said)
+        self.assertEqual(said[-1], "stopped")
 
     def test_drain(self) -> None:
         """A session that is idle is told 421 and stopping waits for its end; /readyz says so meanwhile."""

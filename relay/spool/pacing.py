@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from relay.policy import Spool
 
 #: How far a delay may be from the plain one, either way: enough that rows which failed together do not all come
 #: back together, and little enough that "first after 15 s" holds.
 JITTER = 0.2
+
+log = Logger()
 
 #: Past this many doublings every delay is at its maximum, and a float still holds it.
 _MOST_DOUBLINGS = 60
@@ -63,3 +67,13 @@ class Pause:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.callback(None)
+
+
+async def within(clock: IReactorTime, seconds: float, work: Coroutine[Any, Any, object]) -> bool:
+    """Whether *work* has ended within *seconds*; if not, it goes on by itself.  A failure of it is logged."""
+    ended = Pause(clock)
+    done = Deferred.fromCoroutine(work)
+    done.addErrback(lambda failure: log.failure("what the end waits for failed", failure))
+    done.addBoth(lambda _: ended.end())
+    await ended.wait(seconds)
+    return bool(done.called)
