@@ -10,7 +10,6 @@ import asyncio
 import cProfile
 import json
 import os
-import pstats
 import signal
 import time
 from collections.abc import Callable
@@ -191,8 +190,7 @@ def relay(arguments: argparse.Namespace) -> None:
         signal.signal(signal.SIGUSR2, lambda *_: profile.disable())
         reactor.run()
         if profile.getstats():
-            with (arguments.folder / "profile").open("w") as file:
-                pstats.Stats(profile, stream=file).strip_dirs().sort_stats("tottime").print_stats(45)
+            profile.dump_stats(arguments.folder / "profile")
     (arguments.folder / "commits.json").write_text(json.dumps(commits))
 
 
