@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
@@ -313,11 +313,6 @@ def _insertion(table: sa.Table, paramstyle: str, rows: int) -> str:
 def chunks(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
     """*items*, :data:`CHUNK` at a time."""
     return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
-
-
-def run_chunked(run: Callable[[Sequence[Any]], Iterable[Any]], items: Sequence[Any]) -> list[Any]:
-    """All that *run* finds for the chunks of *items*."""
-    return [found for part in chunks(items) for found in run(part)]
 
 
 def explain(error: BaseException) -> str:
