@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 
 from relay.errors import Reason, TemporaryFailure
 
@@ -100,6 +101,7 @@ def peer_address(peer: object) -> str:
     return text[7:] if text.startswith("::ffff:") and "." in text else text
 
 
+@lru_cache(maxsize=1024)  # asked at every EHLO and MAIL
 def is_loopback(address: str) -> bool:
     """Whether *address*, from :func:`peer_address`, cannot be anywhere but on this machine."""
     if not address:
