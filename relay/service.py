@@ -35,7 +35,7 @@ from relay.operate.listening import CannotStart, Listener, Where, host_port, sho
 from relay.operate.log import log_record
 from relay.operate.metrics import Metrics
 from relay.pipeline import Ledger, Pipeline
-from relay.posting import Deliver
+from relay.posting import Deliver, ignore
 from relay.smtp.auth import Keys, make_portal
 from relay.smtp.factory import Observer, SubmissionFactory, TLSContext
 from relay.spool.breaker import Breaker, State
@@ -89,7 +89,7 @@ def make_pipeline(
         account=keys.account,
         post=platform.send,
         parse=partial(parse, policy=config.content, limits=config.limits),
-        check=template.check if config.content.check_templates else lambda message: None,
+        check=template.check if config.content.check_templates else ignore,
         deliver=deliver,
         ledger=ledger,
         forget=keys.forget,

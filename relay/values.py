@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,11 @@ JSONObject = Mapping[str, Any]
 def key_prefix(key: str) -> str:
     """What may be shown of an API key: its first 4 characters and an ellipsis."""
     return f"{key[:4]}…" if key else ""
+
+
+def key_digest(key: str) -> bytes:
+    """What stands for an API key where it is to be recognized and not known: its SHA-256."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 @frozen

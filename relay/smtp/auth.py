@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,7 +21,7 @@ from zope.interface import Interface, implementer
 from relay.errors import PermanentFailure, Reason, TemporaryFailure
 from relay.policy import Auth
 from relay.smtp.delivery import Accept, Deliveries, new_id
-from relay.values import Account, key_prefix
+from relay.values import Account, key_digest, key_prefix
 
 #: Asks the platform who is behind a key: BAD_KEY, or a temporary failure, where it cannot say.
 Ask = Callable[[str], Awaitable[Account]]
@@ -97,7 +96,7 @@ class Keys:
         :raises PermanentFailure: BAD_KEY.
         :raises TemporaryFailure: the platform cannot say, and has not said so for too long.
         """
-        digest = _digest(key)
+        digest = key_digest(key)
         known: Account | None
         known, when = self._accepted.get(digest, (None, 0.0))
         if known is not None and self._fresh(when, self._policy.cache):
@@ -127,7 +126,7 @@ class Keys:
 
     def forget(self, key: str) -> None:
         """The platform has refused *key*: ask again when it comes next."""
-        self._accepted.pop(_digest(key), None)
+        self._accepted.pop(key_digest(key), None)
 
     def _fresh(self, when: float | None, seconds: float) -> bool:
         return when is not None and self._clock.seconds() - when < seconds
@@ -158,10 +157,6 @@ class Keys:
         for waiter in self._asking.pop(digest):
             waiter.callback(account)
         return account
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 @implementer(IUsernamePassword)

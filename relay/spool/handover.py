@@ -8,7 +8,6 @@ second time before the first has failed or met its own deadline.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -24,7 +23,7 @@ from relay.policy import Delivery
 from relay.posting import Posting, side_by_side
 from relay.spool.pacing import Pause
 from relay.spool.values import Delivered, Entry, Failed, Retry, Settlement, Spooled
-from relay.values import Account, Outcome, Submission
+from relay.values import Account, Outcome, Submission, key_digest
 
 log = Logger()
 
@@ -51,7 +50,7 @@ class _Attempt:
 
 def account_digest(account: Account) -> str:
     """What names an account in the spool: the SHA-256 of its key in hexadecimal."""
-    return hashlib.sha256(account.key.encode("utf-8", "surrogatepass")).hexdigest()
+    return key_digest(account.key).hex()
 
 
 @define(eq=False, kw_only=True)
