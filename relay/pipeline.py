@@ -21,7 +21,7 @@ from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.message import names, parse
 from relay.posting import Deliver, Post, Posting, ignore
 from relay.presence import Presence
-from relay.values import Account, Envelope, Message, Outcome, Receipt, Record, Submission, key_prefix
+from relay.values import Account, Envelope, Message, Outcome, Receipt, Record, Submission, key_digest, key_prefix
 
 #: Message content to what counts of it; raises a failure.
 Parse = Callable[[bytes], Message]
@@ -133,6 +133,10 @@ class _Trace:
             images_removed=message.images_removed if message else 0,
             attachments_removed=message.attachments_removed if message else 0,
             cid_references=message.cid_references if message else 0,
+            headers_removed=message.headers_removed if message else (),
+            from_email=message.from_email if message else "",
+            subject=message.subject if message else "",
+            digest=key_digest(account.key) if account else b"",
         )
 
 

@@ -89,6 +89,8 @@ class Message:
     :ivar images_removed: number of image parts left out.
     :ivar attachments_removed: number of other parts left out (``attachments = "strip"``).
     :ivar cid_references: number of ``cid:`` references that the HTML still holds.
+    :ivar headers_removed: names of the headers that do not count, as first written: the first 50, cut to 100
+        characters.  Since they do not count, messages that differ only in them are equal.
     """
 
     from_name: str
@@ -107,6 +109,7 @@ class Message:
     images_removed: int = 0
     attachments_removed: int = 0
     cid_references: int = 0
+    headers_removed: tuple[str, ...] = field(default=(), eq=False)
 
 
 @frozen
@@ -154,7 +157,7 @@ class Receipt:
 
 @frozen
 class Record:
-    """One line of the message log: what came, from whom, and what the client was told.
+    """What came, from whom, and what the client was told: most of it is a line of the log.
 
     :ivar verdict: the reply's code, enhanced code and text, e.g. ``"250 Ok: queued as …"``.
     :ivar result: ``"accepted"``, ``"spooled"`` (at least in part), ``"partial"``, ``"temporary"`` or ``"refused"``;
@@ -162,6 +165,8 @@ class Record:
     :ivar reason: the :class:`~relay.errors.Reason` value of the verdict, ``""`` when accepted.
     :ivar seconds: time by stage (``"parse"``, ``"account"``, ``"post"``), in order.
     :ivar milliseconds: from the end of DATA to the verdict.
+    :ivar headers_removed: as in :class:`Message`; with *from_email* and *subject*, empty where the parser refused it.
+    :ivar digest: :func:`key_digest` of the account's API key, empty without an account.
     """
 
     id: str
@@ -182,3 +187,7 @@ class Record:
     images_removed: int = 0
     attachments_removed: int = 0
     cid_references: int = 0
+    headers_removed: tuple[str, ...] = ()
+    from_email: str = ""
+    subject: str = ""
+    digest: bytes = field(default=b"", repr=False)

@@ -12,7 +12,7 @@ from relay.errors import PermanentFailure, Reason, TemporaryFailure
 from relay.message import parse
 from relay.pipeline import Pipeline
 from relay.testing import KEY, FakePlatform, make_message
-from relay.values import Account, Envelope, Message, Receipt, Record, Route
+from relay.values import Account, Envelope, Message, Receipt, Record, Route, key_digest
 
 
 class PipelineTests(SynchronousTestCase):
@@ -192,3 +192,19 @@ class PipelineTests(SynchronousTestCase):
         self.platform.down = TemporaryFailure(Reason.UNREACHABLE)
         self.reason()
         self.assertEqual((self.records[1].result, self.records[1].verdict[:9]), ("temporary", "451 4.4.1"))
+
+    def test_record_of_the_content(self) -> None:
+        """A record names the sender, the subject, the removed headers and the account, as far as the message got."""
+        self.accept(make_message(X_Mailer="x"))
+        self.platform.submissions.clear()
+        self.reason("no colon here\r\n\r\n")
+        self.reason("no colon here\r\n\r\n", account=Account("auth-key"))
+        self.assertEqual(
+            [(each.from_email, each.subject, each.headers_removed, each.digest) for each in self.records],
+            [
+                ("shop@shop.example", "Hello", ("X-Mailer",), key_digest(KEY)),
+                ("", "", (), b""),
+                ("", "", (), key_digest("auth-key")),
+            ],
+        )
+        self.assertNotIn(repr(key_digest(KEY)), repr(self.records[0]))

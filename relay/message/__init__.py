@@ -54,6 +54,7 @@ def parse(content: bytes, *, policy: Content = _CONTENT, limits: Limits = _LIMIT
         images_removed=body.images,
         attachments_removed=len(body.attachments) if policy.attachments == "strip" else 0,
         cid_references=_cid_references(html),
+        headers_removed=headers.discarded(content[:start]),
     )
 
 

@@ -33,12 +33,18 @@ COUNTED = frozenset(
     ]
 )
 
+#: Most discarded headers that are named, and the longest name, in octets.
+MOST_DISCARDED = 50
+LONGEST_DISCARDED = 100
+
 #: A physical line this long was broken by force (Postfix and others, at 990 or 998 octets), not folded at a space.
 FORCED_BREAK = 990
 
 #: A field with its folds: name, colon, value.  Matches a line that is none as well, with an empty colon.
 _FIELD = re.compile(rb"([^:\n]*)(:?)(.*(?:\n[ \t].*)*)\n?")
 _EMPTY = re.compile(rb"\s*")
+_NAME = re.compile(rb"^([^:\s][^:\n]*):", re.MULTILINE)
+_UNPRINTABLE = re.compile(rb"[^ -~]")
 _FOLD = re.compile(rb"\r?\n[ \t]")
 
 
@@ -93,6 +99,18 @@ def split(block: bytes, counted: Container[bytes] = COUNTED) -> tuple[Fields, in
         if name in counted:
             fields.setdefault(name, []).append(value)
     return fields, len(block)
+
+
+def discarded(block: bytes) -> tuple[str, ...]:
+    """The names of the fields of *block* that do not count, as first written, in order.
+
+    At most :data:`MOST_DISCARDED`, each of at most :data:`LONGEST_DISCARDED` characters of printable ASCII.
+    """
+    found: dict[bytes, bytes] = {}
+    for name in map(bytes.rstrip, _NAME.findall(block)):
+        found.setdefault(name.lower(), name)
+    kept = [name for key, name in found.items() if key not in COUNTED]
+    return tuple(_UNPRINTABLE.sub(b"?", name[:LONGEST_DISCARDED]).decode("ascii") for name in kept[:MOST_DISCARDED])
 
 
 def unfold(value: bytes, before: int = 0) -> bytes:

@@ -71,6 +71,26 @@ class SplitTests(SynchronousTestCase):
         self.assertEqual("a" + " b" * 100_000, headers.decoded(fields, "Subject"))
 
 
+class DiscardedTests(SynchronousTestCase):
+    """:func:`relay.message.headers.discarded`."""
+
+    def test_names(self) -> None:
+        """Whoever misses a header finds its name, as written, once, in order; what counts is not named."""
+        block = b"Received: by x;\r\n at: y\r\nSUBJECT: a\r\nX-Mailer : b\r\nreceived: c\r\nDKIM-Signature: d\r\n\r\n"
+        self.assertEqual(("Received", "X-Mailer", "DKIM-Signature"), headers.discarded(block))
+        self.assertEqual((), headers.discarded(b"From jane@x Mon Jan 1\r\nSubject: a"))
+
+    def test_bounded(self) -> None:
+        """However many and long the names are, 50 are kept, with 100 characters each."""
+        names = headers.discarded(b"".join(b"X-%d-%s: a\n" % (each, b"x" * 200) for each in range(60)))
+        self.assertEqual(50, len(names))
+        self.assertEqual({100}, set(map(len, names)))
+
+    def test_printable(self) -> None:
+        """Control characters and 8-bit octets in a name become question marks."""
+        self.assertEqual(("X?[31m??",), headers.discarded("X\x1b[31mé: a".encode()))
+
+
 class UnfoldTests(SynchronousTestCase):
     """:func:`relay.message.headers.unfold`."""
 
