@@ -1,126 +1,40 @@
 """Puts the relay together: a :class:`~relay.config.Config` becomes a service.
 
-:func:`makeService` is all that most need.  Who embeds a part takes the pieces: :func:`make_pipeline`, whose
-stages ``attrs.evolve`` replaces, and :func:`make_factory`, which listens with any pipeline.
+:func:`makeService` is all that most need; the pieces are in :mod:`relay.intake`.
 """
 
 from __future__ import annotations
 
+import secrets
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO
 
-from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
-from relay.client.agent import Client, make_client
-from relay.client.backend import Backend, base_url
-from relay.client.platforms import Platforms
-from relay.client.webhook import Webhook, webhook_url
 from relay.config import DEFAULT_LISTEN, Config
-from relay.errors import ConfigError, Reason
-from relay.message import parse, template
-from relay.operate import banner, descriptors, health, signals, tls
+from relay.errors import ConfigError
+from relay.intake import CLOSING, Intake, Internal, MakeThread, Platform, collect, make_factory, make_pipeline
+from relay.operate import banner, descriptors, health, signals
 from relay.operate.datadir import DataDirectory
 from relay.operate.listening import CannotStart, Listener, Where, host_port, shown
-from relay.operate.log import log_record
-from relay.operate.metrics import Metrics
-from relay.pipeline import Ledger, Pipeline
-from relay.posting import Deliver, ignore
-from relay.smtp.auth import Keys, make_portal
-from relay.smtp.factory import Observer, SubmissionFactory, TLSContext
-from relay.spool.breaker import Breaker, State
 from relay.spool.pacing import within
-from relay.spool.service import Policies, SpoolService
-from relay.spool.store import Store
-from relay.spool.writer import Thread, WriterThread
-from relay.values import Account, Record, Submission
+from relay.spool.writer import WriterThread
 
 if TYPE_CHECKING:
     from relay.embedded.backend import Backend as EmbeddedBackend
 
-#: Seconds between two looks at the certificate's end.
-_DAY = 86_400.0
-#: Seconds for which a spool that does not answer, as a server that hangs, may keep us from stopping; twice.
-_CLOSING = 10.0
-#: Seconds of ``limits.drain``, at most half of it, that are kept for spooling what the platform has not answered.
-_SPOOLING = 1.0
+__all__ = ["Platform", "RelayService", "makeService", "make_factory", "make_pipeline"]
 
 log = Logger()
-
-T = TypeVar("T")
-
-
-class Platform(Protocol):
-    """The platform as the pipeline needs it; :class:`relay.client.backend.Backend`, or an embedder's own."""
-
-    def ping(self, key: str) -> Awaitable[Account]:
-        """The account behind *key*."""
-
-    def send(self, submission: Submission) -> Awaitable[None]:
-        """Hand over one submission."""
-
-
-def make_pipeline(
-    config: Config,
-    platform: Platform,
-    keys: Keys,
-    record: Callable[[Record], None],
-    *,
-    deliver: Deliver | None = None,
-    ledger: Ledger | None = None,
-) -> Pipeline:
-    """The stages as the configuration wants them.
-
-    :param record: told of every message.
-    :param deliver: takes all submissions of a message; None posts them, and spools nothing.
-    :param ledger: knows repetitions; None: every message is a new one.
-    """
-    return Pipeline(
-        account=keys.account,
-        post=platform.send,
-        parse=partial(parse, policy=config.content, limits=config.limits),
-        check=template.check if config.content.check_templates else ignore,
-        deliver=deliver,
-        ledger=ledger,
-        forget=keys.forget,
-        record=record,
-        concurrency=config.platform.concurrency,
-    )
-
-
-def make_factory(
-    config: Config,
-    pipeline: Pipeline,
-    keys: Keys,
-    *,
-    clock: IReactorTime,
-    tls: TLSContext | None = None,
-    observer: Observer | None = None,
-) -> SubmissionFactory:
-    """What to listen with.
-
-    :param tls: gives the context of each STARTTLS; None: it is not offered.
-    """
-    portal = make_portal(keys, pipeline.accept, header_auth=config.session.header_auth)
-    return SubmissionFactory(
-        portal,
-        clock=clock,
-        hostname=config.hostname,
-        limits=config.limits,
-        policy=config.session,
-        tls=tls,
-        observer=observer,
-    )
 
 
 def makeService(config: Config, reactor: Any = None) -> RelayService:
@@ -132,19 +46,6 @@ def makeService(config: Config, reactor: Any = None) -> RelayService:
     if reactor is None:
         from twisted.internet import reactor
     return RelayService(config, reactor)
-
-
-class _Observer(Metrics):
-    """The metrics, and a line in the log for what no pipeline tells of."""
-
-    def message_refused(self, reason: Reason, peer: str) -> None:
-        super().message_refused(reason, peer)
-        log.info("message refused peer={peer} reason={reason}", peer=peer, reason=reason.value)
-
-    def message_recorded(self, record: Record) -> None:
-        """A message has its verdict."""
-        self.record(record)
-        log_record(record)
 
 
 class RelayService(MultiService):
@@ -166,28 +67,20 @@ class RelayService(MultiService):
         self.terminal: TextIO | None = sys.__stdout__
         self.log_observer: ILogObserver | None = None
         self.sheds_privileges = False
-        self.spool_thread: Callable[[Any], Thread] = partial(WriterThread, waits=True)
-        self.metrics = _Observer()
+        self.spool_thread: MakeThread = partial(WriterThread, waits=True)
         self._reactor = reactor
         self._bound = False
         self._stopped = False
         self._data: DataDirectory | None = None
-        self._factory: SubmissionFactory | None = None
         self._embedded: EmbeddedBackend | None = None
-        self._spool: SpoolService | None = None
-        self._webhook_client: Client | None = None
-        self._breakers: dict[str, str] = {}
         problems: list[str] = []
         self._smtp, self._web = _listeners(config, reactor, problems)
-        self._certificates = _collect(problems, partial(_given_certificates, config, reactor))
-        client = _collect(problems, partial(make_client, reactor, config.platform))
-        for url in config.backend:
-            _collect(problems, partial(base_url, url))
-        if config.failures.webhook:
-            _collect(problems, partial(webhook_url, config.failures.webhook))
-        if client is None or problems:
+        intake = collect(problems, partial(Intake, config, reactor))
+        if intake is None or problems:
             raise ConfigError(problems)
-        self._client = client
+        self._intake = intake
+        child: Any = intake  # untyped in Twisted
+        child.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:
         """See :class:`twisted.application.service.IService`; an application takes our log observer with us."""
@@ -262,84 +155,12 @@ class RelayService(MultiService):
 
     def _serve(self) -> None:
         """Make everything and let the listeners have it."""
-        config, reactor = self.config, self._reactor
-        certificates = self._certificates = self._certificates or self._own_certificates()
-        platforms = self._make_platforms(config.backend or (self._serve_embedded(),))
-        keys = Keys(platforms.ping, config.auth, reactor)
-        spool = self._spool = self._open_spool(platforms, keys)
-        pipeline = make_pipeline(
-            config, platforms, keys, self.metrics.message_recorded, deliver=spool.deliver, ledger=spool.ledger
-        )
-        self._factory = make_factory(
-            config, pipeline, keys, clock=reactor, tls=certificates.current, observer=self.metrics
-        )
-        for listener in self._smtp:
-            listener.serve(self._factory)
-        self._readiness = health.Readiness(platforms.reachable, reactor, lambda: self._breakers)
-        self._readiness.listening = True
-        self._web["admin"].serve(health.make_site(self.metrics, self._readiness, reactor))
-        self.metrics.watch_certificate(lambda: certificates.not_after)
-        daily = TimerService(_DAY, certificates.warn)
-        daily.clock = reactor
-        daily.setServiceParent(self)
+        internal = None if self.config.backend else self._serve_embedded()
+        self._intake.open(self._smtp, internal, self.spool_thread)
+        self._web["admin"].serve(health.make_site(self._intake, self._reactor))
 
-    def _make_platforms(self, urls: Sequence[str]) -> Platforms:
-        """The platforms, each behind its breaker."""
-        config, clock = self.config, self._reactor
-
-        def changed(name: str, state: State) -> None:
-            self._breakers[name] = state.value
-            self.metrics.breaker_changed(name, state.value)
-            if self._spool is not None:
-                self._spool.wake()
-
-        backends = [
-            Backend(url, self._client, policy=config.platform, clock=clock, answered=self.metrics.backend_answered)
-            for url in urls
-        ]
-        breakers = [
-            Breaker(config.breaker, clock, name=each.url, on_change=partial(changed, each.url)) for each in backends
-        ]
-        for backend in backends:
-            changed(backend.url, State.CLOSED)
-        return Platforms(backends, breakers, config.backend_order)
-
-    def _open_spool(self, platforms: Platforms, keys: Keys) -> SpoolService:
-        """Open the spool, before the first message is taken."""
-        config, clock = self.config, self._reactor
-        data = Path(config.data).absolute()
-        thread = self.spool_thread(clock)
-        opening = Deferred.fromCoroutine(
-            Store.open(
-                config.spool_url,
-                key_file=Path(config.spool.key_file) if config.spool.key_file else data / "spool.key",
-                policy=config.spool,
-                reactor=clock,
-                thread=thread,
-                keep=config.ledger.keep,
-                notices=bool(config.failures.webhook),
-            )
-        )
-        store = thread.wait_for(opening)
-        webhook = None
-        if config.failures.webhook:
-            # A client of its own: platform.ca_file says whom the platform trusts, not the webhook.
-            self._webhook_client = make_client(clock)
-            webhook = Webhook(config.failures.webhook, self._webhook_client, clock).post
-        deadline = config.platform.timeout * max(len(config.backend), 1)
-        limits, concurrency = config.limits, config.platform.concurrency
-        policies = Policies(config.spool, config.delivery, deadline, concurrency, limits.memory, config.ledger.keep)
-        spool = SpoolService(store, platforms, policies, clock, self.metrics, forget=keys.forget, post_json=webhook)
-        child: Any = spool  # untyped in Twisted
-        child.setServiceParent(self)
-        return spool
-
-    def _own_certificates(self) -> tls.Certificates:
-        paths = tls.make(self.config.data, self.config.hostname)
-        return tls.Certificates(*paths, self._reactor)
-
-    def _serve_embedded(self) -> str:
-        """Start the embedded backend; its URL."""
+    def _serve_embedded(self) -> Internal:
+        """Start the embedded backend; the way to it."""
         # Imported here: a relay before a platform of its own needs neither SQLAlchemy nor Jinja2.
         from relay.embedded.backend import Backend as EmbeddedBackend
         from relay.embedded.pages import Hint
@@ -353,7 +174,7 @@ class RelayService(MultiService):
         target = self._target()
         if target is not None:
             embedded.hint = Hint(*target)
-        return f"http://{shown(self._web['internal'].address)}"
+        return Internal(f"http://{shown(self._web['internal'].address)}", secrets.token_urlsafe(32))
 
     def _target(self) -> tuple[str, int] | None:
         """Where a client on this machine sends a first message."""
@@ -365,8 +186,8 @@ class RelayService(MultiService):
     def _begin(self) -> None:
         """The reactor runs: signals are ours from now on, and whoever reads "ready" may send them."""
         if signals.owns_process(self._reactor):
-            signals.install(self._reactor, self._stop_reactor, self._reload)
-        self._announce()
+            signals.install(self._reactor, self._stop_reactor, self._intake.reload)
+        self._intake.when_ready(self._announce)
 
     def _announce(self) -> None:
         for listener in (*self._smtp, *self._web.values()):
@@ -392,10 +213,9 @@ class RelayService(MultiService):
                 log.info("{line}", line=line)
         log.info("ready")
 
-    def _reload(self) -> None:
-        """SIGHUP."""
-        if self._certificates is not None:
-            self._certificates.reload()
+    def forget_digest(self, digest: bytes) -> None:
+        """The embedded backend does not know the key with this digest any more: it stops to pass at once."""
+        self._intake.forget_digest(digest)
 
     def _stop_reactor(self) -> None:
         """SIGTERM, SIGINT; one that comes twice changes nothing."""
@@ -411,23 +231,12 @@ class RelayService(MultiService):
     async def _stop(self) -> None:
         log.info("stopping")
         self._stopped = True
-        if self._factory is not None:
-            self._readiness.stopping = True
-            for listener in self._smtp:
-                await listener.stop()
-            await self._drain(self._factory)
-        answers = True
-        if self._spool is not None:
-            seconds = self.config.limits.drain
-            answers = await within(self._reactor, seconds + _CLOSING, self._spool.stop(seconds))
-        self._client.close()
-        if self._webhook_client is not None:
-            self._webhook_client.close()
+        answers = await self._intake.drain()
         for listener in (*self._smtp, *self._web.values()):
             await listener.stop()
         if self._embedded is not None:
             await self._embedded.close()
-        if not await within(self._reactor, _CLOSING, self._close()) or not answers:
+        if not await within(self._reactor, CLOSING, self._close()) or not answers:
             log.error("the spool does not answer, and is left as it is")
         self._release()
         log.info("stopped")
@@ -436,18 +245,7 @@ class RelayService(MultiService):
         stopped: Any = MultiService.stopService(self)
         if isinstance(stopped, Deferred):
             await stopped
-        if self._spool is not None:
-            await self._spool.close()
-
-    async def _drain(self, factory: SubmissionFactory) -> None:
-        """Let the sessions finish; shortly before they are cut off, what they wait for is spooled."""
-        seconds = self.config.limits.drain
-        late = None
-        if self._spool is not None:
-            late = self._reactor.callLater(seconds - min(seconds / 2, _SPOOLING), self._spool.hurry)
-        await factory.drain()
-        if late is not None and late.active():
-            late.cancel()
+        await self._intake.close()
 
     def _release(self) -> None:
         if self._data is not None:
@@ -463,27 +261,9 @@ def _listeners(config: Config, reactor: Any, problems: list[str]) -> tuple[list[
     if not config.backend:
         web.append(Where("dashboard", config.dashboard, config.source("dashboard")))
         web.append(Where("internal", "tcp:0:interface=127.0.0.1", "the relay's own way to the embedded backend"))
-    made = [
-        (where, _collect(problems, partial(Listener, reactor, where, config.proxy_from))) for where in (*smtp, *web)
-    ]
+    made = [(where, collect(problems, partial(Listener, reactor, where, config.proxy_from))) for where in (*smtp, *web)]
     usable = [(where, listener) for where, listener in made if listener is not None]
     return (
         [listener for where, listener in usable if where.name == "smtp"],
         {where.name: listener for where, listener in usable if where.name != "smtp"},
     )
-
-
-def _given_certificates(config: Config, reactor: Any) -> tls.Certificates | None:
-    """The certificate that the configuration names, None where it names none."""
-    if not config.certificate:
-        return None
-    return tls.Certificates(config.certificate, config.private_key, reactor)
-
-
-def _collect(problems: list[str], make: Callable[[], T]) -> T | None:
-    """What *make* makes, or None with its problems added to *problems*."""
-    try:
-        return make()
-    except ConfigError as error:
-        problems.extend(error.problems)
-        return None

@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 #: The composition root and what stands above it may import everything but ``tap``.
-ROOTS = {"service", "tap", "testing", "__main__"}
+ROOTS = {"service", "intake", "tap", "testing", "__main__"}
 
 #: The only modules that may touch the global reactor.
 REACTOR = {"service", "tap"}

@@ -161,7 +161,7 @@ class Starting(ServiceCase):
     def test_certificate_end_in_metrics(self) -> None:
         """The end of the certificate in use is a metric, and it is looked at daily."""
         made = self.start()
-        value = made.metrics.registry.get_sample_value("smtp_relay_certificate_expiry_timestamp_seconds")
+        value = made._intake.metrics.registry.get_sample_value("smtp_relay_certificate_expiry_timestamp_seconds")
         self.assertGreater(value, 1e9)
         self.assertEqual(len([each for each in self.reactor.getDelayedCalls() if each.getTime() == 86_400]), 1)
 
@@ -277,7 +277,7 @@ class Stopping(ServiceCase):
         stopping = made.stopService()
         self.assertNoResult(stopping)
         self.assertIn(b"421 4.3.2", transport.value())
-        missing = self.successResultOf(Deferred.fromCoroutine(made._readiness.missing()))
+        missing = self.successResultOf(Deferred.fromCoroutine(made._intake.missing()))
         self.assertEqual(missing, {"relay": "stopping"})
         protocol.connectionLost(Failure(ConnectionDone()))
         self.successResultOf(stopping)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -12,8 +13,6 @@ from twisted.logger import Logger
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
-
-from relay.operate.metrics import Metrics
 
 #: Seconds for which what the platform said stands for what it would say.
 PLATFORM_REMEMBERED = 1.0
@@ -25,16 +24,9 @@ class Readiness:
     """Whether the relay can take mail: it listens, it is not stopping, and the platform answers.
 
     :param reachable: asks the platform something harmless, and says whether it answered.
-    :param breakers: the state of each platform's breaker, by URL; shown beside the verdict.
     """
 
-    def __init__(
-        self,
-        reachable: Callable[[], Awaitable[bool]],
-        clock: IReactorTime,
-        breakers: Callable[[], Mapping[str, str]] = dict,
-    ) -> None:
-        self.breakers = breakers
+    def __init__(self, reachable: Callable[[], Awaitable[bool]], clock: IReactorTime) -> None:
         self.listening = False
         self.stopping = False
         self._reachable = reachable
@@ -125,20 +117,33 @@ class _QuietSite(Site):
         """Nothing."""
 
 
-def make_site(metrics: Metrics, readiness: Readiness, clock: IReactorTime) -> Site:
+class Relay(Protocol):
+    """What is asked for the pages."""
+
+    async def missing(self) -> Mapping[str, str]:
+        """What is missing to take mail, by name; empty when ready."""
+
+    def breakers(self) -> Mapping[str, str]:
+        """The state of each platform's breaker, by URL; shown beside the verdict."""
+
+    async def exposition(self, accept: str) -> tuple[bytes, bytes]:
+        """The metrics: Content-Type and body for an Accept header."""
+
+
+def make_site(relay: Relay, clock: IReactorTime) -> Site:
     """The HTTP factory of the admin endpoint."""
 
     async def healthz(request: Request) -> _Answer:
         return _json(200, {"status": "ok"})
 
     async def readyz(request: Request) -> _Answer:
-        missing = await readiness.missing()
+        missing = await relay.missing()
         verdict: dict[str, object] = {"status": "not ready", "missing": missing} if missing else {"status": "ready"}
-        breakers = readiness.breakers()
+        breakers = relay.breakers()
         return _json(503 if missing else 200, {**verdict, "breakers": breakers} if breakers else verdict)
 
     async def exposition(request: Request) -> _Answer:
-        return _Answer(200, *metrics.exposition(request.getHeader("accept") or ""))
+        return _Answer(200, *await relay.exposition(request.getHeader("accept") or ""))
 
     root = Resource()
     root.putChild(b"healthz", _Page(healthz))

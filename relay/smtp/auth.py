@@ -126,7 +126,11 @@ class Keys:
 
     def forget(self, key: str) -> None:
         """The platform has refused *key*: ask again when it comes next."""
-        self._accepted.pop(key_digest(key), None)
+        self.forget_digest(key_digest(key))
+
+    def forget_digest(self, digest: bytes) -> None:
+        """Forget the key that :func:`~relay.values.key_digest` gives *digest* for."""
+        self._accepted.pop(digest, None)
 
     def _fresh(self, when: float | None, seconds: float) -> bool:
         return when is not None and self._clock.seconds() - when < seconds

@@ -13,6 +13,19 @@ from relay.operate.health import PLATFORM_REMEMBERED, Readiness, make_site
 from relay.operate.metrics import Metrics
 
 
+class Relay:
+    """A relay that is as ready as *readiness* says."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self.missing = readiness.missing
+
+    def breakers(self) -> dict[str, str]:
+        return {}
+
+    async def exposition(self, accept: str) -> tuple[bytes, bytes]:
+        return Metrics().exposition(accept)
+
+
 class HealthTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -20,7 +33,7 @@ class HealthTests(SynchronousTestCase):
         self.answer: bool | None = True
         self.readiness = Readiness(self.reachable, self.clock)
         self.readiness.listening = True
-        self.site = make_site(Metrics(), self.readiness, self.clock)
+        self.site = make_site(Relay(self.readiness), self.clock)
 
     async def reachable(self) -> bool:
         self.asked.append(Deferred())
@@ -109,7 +122,7 @@ class HealthTests(SynchronousTestCase):
         async def broken() -> bool:
             raise ValueError("broken")
 
-        self.site = make_site(Metrics(), Readiness(broken, self.clock), self.clock)
+        self.site = make_site(Relay(Readiness(broken, self.clock)), self.clock)
         self.assertEqual(self.get("/readyz")[0], 503)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 

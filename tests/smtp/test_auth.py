@@ -14,7 +14,7 @@ from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.policy import Auth, Limits, Session
 from relay.smtp.auth import APIKey, Keys
 from relay.testing import KEY, Dialogue, FakePlatform, make_message
-from relay.values import Account
+from relay.values import Account, key_digest
 from tests.smtp.test_session import QUEUED, SessionCase
 
 WRONG = "wrong-key-canary-9876543210"
@@ -297,6 +297,13 @@ class KeysTests(SynchronousTestCase):
             self.clock.advance(seconds)
             self.assertEqual(self.account().name, "Test Company")
             self.assertEqual(self.platform.pings, pings)
+
+    def test_forgotten_by_digest(self) -> None:
+        """A key that was reset at the platform is asked for again at once, by whoever knows its digest alone."""
+        self.account()
+        self.keys.forget_digest(key_digest(KEY))
+        del self.platform.accounts[KEY]
+        self.assertEqual(self.refusal(KEY).reason, Reason.BAD_KEY)
 
     def test_bad_key_is_remembered(self) -> None:
         """A bad key is not asked for again within five seconds."""

@@ -1,0 +1,341 @@
+"""Takes mail and sees it to the platform, in one process: sessions, pipeline, the platform's client, the spool.
+
+Who embeds a part takes the pieces: :func:`make_pipeline`, whose stages ``attrs.evolve`` replaces, and
+:func:`make_factory`, which listens with any pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from attrs import field, frozen
+from twisted.application.internet import TimerService
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from relay.client.agent import Client, make_client
+from relay.client.backend import Backend, base_url
+from relay.client.platforms import Platforms
+from relay.client.webhook import Webhook, webhook_url
+from relay.config import Config
+from relay.errors import ConfigError, Reason
+from relay.message import parse, template
+from relay.operate import health, tls
+from relay.operate.listening import Listener
+from relay.operate.log import log_record
+from relay.operate.metrics import Metrics
+from relay.pipeline import Ledger, Pipeline
+from relay.posting import Deliver, ignore
+from relay.smtp.auth import Keys, make_portal
+from relay.smtp.factory import Observer, SubmissionFactory, TLSContext
+from relay.spool.breaker import Breaker, State
+from relay.spool.pacing import within
+from relay.spool.service import Policies, SpoolService
+from relay.spool.store import Store
+from relay.spool.writer import Thread
+from relay.values import Account, Record, Submission
+
+#: Seconds between two looks at the certificate's end.
+_DAY = 86_400.0
+#: Seconds for which a spool that does not answer, as a server that hangs, may keep us from stopping; twice.
+CLOSING = 10.0
+#: Seconds of ``limits.drain``, at most half of it, that are kept for spooling what the platform has not answered.
+_SPOOLING = 1.0
+
+#: Makes the thread that the spool is written in, of the reactor.
+MakeThread = Callable[[Any], Thread]
+
+log = Logger()
+
+T = TypeVar("T")
+
+
+class Platform(Protocol):
+    """The platform as the pipeline needs it; :class:`relay.client.backend.Backend`, or an embedder's own."""
+
+    def ping(self, key: str) -> Awaitable[Account]:
+        """The account behind *key*."""
+
+    def send(self, submission: Submission) -> Awaitable[None]:
+        """Hand over one submission."""
+
+
+@frozen
+class Internal:
+    """The relay's own way to the embedded backend.
+
+    :ivar url: where it listens for the relay, on loopback.
+    :ivar token: says that it is the relay that asks; new at each start, and never in an argument or a variable.
+    """
+
+    url: str
+    token: str = field(repr=False)
+
+
+def make_pipeline(
+    config: Config,
+    platform: Platform,
+    keys: Keys,
+    record: Callable[[Record], None],
+    *,
+    deliver: Deliver | None = None,
+    ledger: Ledger | None = None,
+) -> Pipeline:
+    """The stages as the configuration wants them.
+
+    :param record: told of every message.
+    :param deliver: takes all submissions of a message; None posts them, and spools nothing.
+    :param ledger: knows repetitions; None: every message is a new one.
+    """
+    return Pipeline(
+        account=keys.account,
+        post=platform.send,
+        parse=partial(parse, policy=config.content, limits=config.limits),
+        check=template.check if config.content.check_templates else ignore,
+        deliver=deliver,
+        ledger=ledger,
+        forget=keys.forget,
+        record=record,
+        concurrency=config.platform.concurrency,
+    )
+
+
+def make_factory(
+    config: Config,
+    pipeline: Pipeline,
+    keys: Keys,
+    *,
+    clock: IReactorTime,
+    tls: TLSContext | None = None,
+    observer: Observer | None = None,
+) -> SubmissionFactory:
+    """What to listen with.
+
+    :param tls: gives the context of each STARTTLS; None: it is not offered.
+    """
+    portal = make_portal(keys, pipeline.accept, header_auth=config.session.header_auth)
+    return SubmissionFactory(
+        portal,
+        clock=clock,
+        hostname=config.hostname,
+        limits=config.limits,
+        policy=config.session,
+        tls=tls,
+        observer=observer,
+    )
+
+
+class _Observer(Metrics):
+    """The metrics, and a line in the log for what no pipeline tells of."""
+
+    def message_refused(self, reason: Reason, peer: str) -> None:
+        super().message_refused(reason, peer)
+        log.info("message refused peer={peer} reason={reason}", peer=peer, reason=reason.value)
+
+    def message_recorded(self, record: Record) -> None:
+        """A message has its verdict."""
+        self.record(record)
+        log_record(record)
+
+
+class Intake(MultiService):
+    """Everything between the listeners and the platform.
+
+    :raises ConfigError: the certificate, the authorities of the platform or a URL are not usable.
+    :ivar metrics: what it counts.
+    :ivar readiness: whether it can take mail.
+    """
+
+    def __init__(self, config: Config, reactor: Any) -> None:
+        MultiService.__init__(self)
+        self.name = "intake"
+        self.metrics = _Observer()
+        self._config = config
+        self._reactor = reactor
+        self._listeners: Sequence[Listener] = ()
+        self._factory: SubmissionFactory | None = None
+        self._keys: Keys | None = None
+        self._spool: SpoolService | None = None
+        self._webhook_client: Client | None = None
+        self._breakers: dict[str, str] = {}
+        problems: list[str] = []
+        self._certificates = collect(problems, partial(_given_certificates, config, reactor))
+        client = collect(problems, partial(make_client, reactor, config.platform))
+        for url in config.backend:
+            collect(problems, partial(base_url, url))
+        if config.failures.webhook:
+            collect(problems, partial(webhook_url, config.failures.webhook))
+        if client is None or problems:
+            raise ConfigError(problems)
+        self._client = client
+
+    # --- starting
+
+    def open(self, listeners: Sequence[Listener], internal: Internal | None, make_thread: MakeThread) -> None:
+        """Make everything and let *listeners* have it; the data directory exists.
+
+        :param internal: the embedded backend, None where ``backend`` names platforms.
+        :raises ConfigError: what is in the data directory, or the spool, cannot be used.
+        """
+        config, reactor = self._config, self._reactor
+        certificates = self._certificates = self._certificates or own_certificates(config, reactor)
+        platforms = self._make_platforms(config.backend or ((internal.url,) if internal else ()))
+        keys = self._keys = Keys(platforms.ping, config.auth, reactor)
+        spool = self._spool = self._open_spool(platforms, keys, make_thread(reactor))
+        pipeline = make_pipeline(
+            config, platforms, keys, self.metrics.message_recorded, deliver=spool.deliver, ledger=spool.ledger
+        )
+        self._factory = make_factory(
+            config, pipeline, keys, clock=reactor, tls=certificates.current, observer=self.metrics
+        )
+        self._listeners = listeners
+        for listener in listeners:
+            listener.serve(self._factory)
+        self.readiness = health.Readiness(platforms.reachable, reactor)
+        self.readiness.listening = True
+        self.metrics.watch_certificate(lambda: certificates.not_after)
+        daily = TimerService(_DAY, certificates.warn)
+        daily.clock = reactor
+        daily.setServiceParent(self)
+
+    def _make_platforms(self, urls: Sequence[str]) -> Platforms:
+        """The platforms, each behind its breaker."""
+        config, clock = self._config, self._reactor
+
+        def changed(name: str, state: State) -> None:
+            self._breakers[name] = state.value
+            self.metrics.breaker_changed(name, state.value)
+            if self._spool is not None:
+                self._spool.wake()
+
+        backends = [
+            Backend(url, self._client, policy=config.platform, clock=clock, answered=self.metrics.backend_answered)
+            for url in urls
+        ]
+        breakers = [
+            Breaker(config.breaker, clock, name=each.url, on_change=partial(changed, each.url)) for each in backends
+        ]
+        for backend in backends:
+            changed(backend.url, State.CLOSED)
+        return Platforms(backends, breakers, config.backend_order)
+
+    def _open_spool(self, platforms: Platforms, keys: Keys, thread: Thread) -> SpoolService:
+        """Open the spool, before the first message is taken."""
+        config, clock = self._config, self._reactor
+        store = thread.wait_for(Deferred.fromCoroutine(open_store(config, clock, thread)))
+        webhook = None
+        if config.failures.webhook:
+            # A client of its own: platform.ca_file says whom the platform trusts, not the webhook.
+            self._webhook_client = make_client(clock)
+            webhook = Webhook(config.failures.webhook, self._webhook_client, clock).post
+        deadline = config.platform.timeout * max(len(config.backend), 1)
+        limits, concurrency = config.limits, config.platform.concurrency
+        policies = Policies(config.spool, config.delivery, deadline, concurrency, limits.memory, config.ledger.keep)
+        spool = SpoolService(store, platforms, policies, clock, self.metrics, forget=keys.forget, post_json=webhook)
+        child: Any = spool  # untyped in Twisted
+        child.setServiceParent(self)
+        return spool
+
+    # --- running
+
+    def when_ready(self, then: Callable[[], None]) -> None:
+        """Call *then* as soon as connections are taken: now."""
+        then()
+
+    def reload(self) -> None:
+        """SIGHUP: the certificate is read again."""
+        if self._certificates is not None:
+            self._certificates.reload()
+
+    def forget_digest(self, digest: bytes) -> None:
+        """The platform does not know the key with this digest any more."""
+        if self._keys is not None:
+            self._keys.forget_digest(digest)
+
+    async def missing(self) -> Mapping[str, str]:
+        """What is missing to take mail, by name; empty when ready."""
+        return await self.readiness.missing()
+
+    def breakers(self) -> Mapping[str, str]:
+        """The state of each platform, by URL."""
+        return self._breakers
+
+    async def exposition(self, accept: str) -> tuple[bytes, bytes]:
+        """The metrics; see :meth:`relay.operate.metrics.Metrics.exposition`."""
+        return self.metrics.exposition(accept)
+
+    # --- stopping
+
+    async def drain(self) -> bool:
+        """Take no new connections, let the sessions and the postings finish; whether the spool answered."""
+        answers = True
+        if self._factory is not None:
+            self.readiness.stopping = True
+            for listener in self._listeners:
+                await listener.stop()
+            await self._finish_sessions(self._factory)
+        if self._spool is not None:
+            seconds = self._config.limits.drain
+            answers = await within(self._reactor, seconds + CLOSING, self._spool.stop(seconds))
+        self._client.close()
+        if self._webhook_client is not None:
+            self._webhook_client.close()
+        return answers
+
+    async def close(self) -> None:
+        """Let go of the spool, when the service has stopped."""
+        if self._spool is not None:
+            await self._spool.close()
+
+    async def _finish_sessions(self, factory: SubmissionFactory) -> None:
+        """Let the sessions finish; shortly before they are cut off, what they wait for is spooled."""
+        seconds = self._config.limits.drain
+        late = None
+        if self._spool is not None:
+            late = self._reactor.callLater(seconds - min(seconds / 2, _SPOOLING), self._spool.hurry)
+        await factory.drain()
+        if late is not None and late.active():
+            late.cancel()
+
+
+async def open_store(config: Config, clock: Any, thread: Thread) -> Store:
+    """Open the spool of *config*.
+
+    :param thread: where it is written.
+    """
+    data = Path(config.data).absolute()
+    return await Store.open(
+        config.spool_url,
+        key_file=Path(config.spool.key_file) if config.spool.key_file else data / "spool.key",
+        policy=config.spool,
+        reactor=clock,
+        thread=thread,
+        keep=config.ledger.keep,
+        notices=bool(config.failures.webhook),
+    )
+
+
+def own_certificates(config: Config, reactor: Any) -> tls.Certificates:
+    """The certificate that the relay makes for itself."""
+    return tls.Certificates(*tls.make(config.data, config.hostname), reactor)
+
+
+def _given_certificates(config: Config, reactor: Any) -> tls.Certificates | None:
+    """The certificate that the configuration names, None where it names none."""
+    if not config.certificate:
+        return None
+    return tls.Certificates(config.certificate, config.private_key, reactor)
+
+
+def collect(problems: list[str], make: Callable[[], T]) -> T | None:
+    """What *make* makes, or None with its problems added to *problems*."""
+    try:
+        return make()
+    except ConfigError as error:
+        problems.extend(error.problems)
+        return None
