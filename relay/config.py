@@ -29,7 +29,7 @@ import attrs
 from attrs import field, frozen
 
 from relay.errors import ConfigError
-from relay.policy import Auth, Breaker, Content, Delivery, Failures, Ledger, Limits, Platform, Session, Spool
+from relay.policy import Auth, Breaker, Content, Delivery, Embedded, Failures, Ledger, Limits, Platform, Session, Spool
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -247,6 +247,7 @@ class Config:
     breaker: Breaker = field(factory=Breaker)
     ledger: Ledger = field(factory=Ledger)
     failures: Failures = field(factory=Failures)
+    embedded: Embedded = field(factory=Embedded)
     sources: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
     @property
@@ -271,6 +272,7 @@ _GROUPS: dict[str, tuple[str, type[Any]]] = {
     "breaker": ("breaker", Breaker),
     "ledger": ("ledger", Ledger),
     "failures": ("failures", Failures),
+    "embedded": ("embedded", Embedded),
 }
 
 #: Keys of the tables that have a flag.
@@ -283,13 +285,15 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "spool.url": _database,
     "spool.key_file": _file_to_be,
     "failures.webhook": _webhook,
+    "embedded.database": _database,
+    "embedded.key_file": _file_to_be,
 }
 
 #: Keys whose value may hold a secret: a password, or a URL that is one.
-_SECRETS = frozenset({"spool.url", "failures.webhook"})
+_SECRETS = frozenset({"spool.url", "failures.webhook", "embedded.database"})
 
 #: Keys that hold a path; a relative one is taken from the file's directory, or from the current one.
-_PATHS = frozenset({"certificate", "private_key", "data", "platform.ca_file", "spool.key_file"})
+_PATHS = frozenset({"certificate", "private_key", "data", "platform.ca_file", "spool.key_file", "embedded.key_file"})
 
 
 @frozen

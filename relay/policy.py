@@ -174,3 +174,20 @@ class Failures:
     """``[failures]``: who is told of recipients that are given up."""
 
     webhook: str = setting("", "URL that each failure is POSTed to as JSON; empty: none.")
+
+
+@frozen
+class Embedded:
+    """``[embedded]``: the embedded backend, where no platform is configured."""
+
+    database: str = setting(
+        "", "postgresql://user:password@host/database for several relays; empty: SQLite under data."
+    )
+    key_file: str = setting(
+        "", "File with the key that API keys and passwords are encrypted with; empty: platform.key under data."
+    )
+    keep_content: float = setting(2_592_000.0, "How long the content of a message is kept; 0 is for ever.", minimum=0)
+    keep_log: float = setting(7_776_000.0, "How long a message stands in the log; 0 is for ever.", minimum=0)
+    session: float = setting(
+        604_800.0, "Time without a look at a page after which one has to sign in again.", minimum=60
+    )

@@ -105,7 +105,7 @@ class RelayService(MultiService):
         """Import now what is otherwise imported when it is needed: the user to be may not read where it is."""
         late = ["alembic.operations", "alembic.runtime.migration", "alembic.script", "jinja2"]
         if not self.config.backend:
-            late += ["relay.embedded.backend", "relay.embedded.pages", "relay.embedded.resource"]
+            late += ["relay.embedded.backend", "relay.embedded.web.pages", "relay.embedded.resource"]
         for each in late:
             import_module(each)
 
@@ -163,8 +163,8 @@ class RelayService(MultiService):
         """Start the embedded backend; the way to it."""
         # Imported here: a relay before a platform of its own needs neither SQLAlchemy nor Jinja2.
         from relay.embedded.backend import Backend as EmbeddedBackend
-        from relay.embedded.pages import Hint
         from relay.embedded.resource import LARGEST_REQUEST
+        from relay.embedded.web.pages import Hint
 
         embedded = self._embedded = EmbeddedBackend.open(Path(self.config.data), reactor=self._reactor)
         # A message may grow in JSON: every quote and line end is two characters there.

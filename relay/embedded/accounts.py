@@ -18,7 +18,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from attrs import frozen
 
-from relay.embedded.schema import accounts, api_keys, inserted, routes
+from relay.embedded.schema import account_routes, accounts, api_keys, inserted, routes
 from relay.errors import ConfigError
 from relay.values import Account, Route, key_prefix
 
@@ -65,7 +65,7 @@ def by_key(connection: sa.Connection, key: str) -> Tenant | None:
     found = connection.execute(
         sa.select(api_keys.c.sha256, accounts.c.id, accounts.c.name, accounts.c.default_route)
         .join(accounts, accounts.c.id == api_keys.c.account)
-        .where(api_keys.c.sha256 == wanted)
+        .where(api_keys.c.sha256 == wanted, accounts.c.disabled.is_(None))
     ).one_or_none()
     if found is None or not hmac.compare_digest(found.sha256, wanted):
         return None
@@ -93,7 +93,7 @@ def establish(connection: sa.Connection, key: str, now: float) -> Tenant:
 def add(connection: sa.Connection, name: str, now: float) -> int:
     """A new account with the capture route and no key yet; its id."""
     account = inserted(connection.execute(sa.insert(accounts).values(name=name, default_route="", created=now)))
-    add_route(connection, account, CAPTURE)
+    add_route(connection, account, CAPTURE, now)
     return account
 
 
@@ -103,9 +103,12 @@ def add_key(connection: sa.Connection, account: int, key: str, now: float) -> No
     connection.execute(sa.insert(api_keys).values(values))
 
 
-def add_route(connection: sa.Connection, account: int, route: Route) -> None:
-    """Let the account use a route that stores what it would send."""
-    connection.execute(sa.insert(routes).values(account=account, id=route.id, name=route.name, kind="capture"))
+def add_route(connection: sa.Connection, account: int, route: Route, now: float) -> None:
+    """Let the account use a route that stores what it would send, which is made where it is missing."""
+    if connection.execute(sa.select(routes.c.id).where(routes.c.id == route.id)).first() is None:
+        capture = {"kind": "capture", "settings": "{}", "secret": b""}
+        connection.execute(sa.insert(routes).values(id=route.id, name=route.name, created=now, **capture))
+    connection.execute(sa.insert(account_routes).values(account=account, route=route.id))
 
 
 def key_from(path: Path) -> str:
@@ -142,6 +145,9 @@ def _write(path: Path, key: str) -> None:
 
 
 def _tenant(connection: sa.Connection, account: int, name: str, default_route: str) -> Tenant:
-    listed = connection.execute(sa.select(routes).where(routes.c.account == account).order_by(routes.c.id))
+    given = sa.select(account_routes.c.route).where(account_routes.c.account == account)
+    listed = connection.execute(
+        sa.select(routes.c.id, routes.c.name).where(routes.c.id.in_(given)).order_by(routes.c.id)
+    )
     found = tuple(Route(row.id, row.name) for row in listed)
     return Tenant(account, name, found, default_route or (found[0].id if len(found) == 1 else ""))

@@ -15,11 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import Site
 
 from relay.embedded import accounts, schema
-from relay.embedded.api import Platform, Render, api
+from relay.embedded.api import api
+from relay.embedded.api.core import Platform, Render
 from relay.embedded.database import Database, Executor, Threads, change, open_sqlite
-from relay.embedded.pages import Frontend, Hint, pages
 from relay.embedded.render import Renderer
 from relay.embedded.resource import LARGEST_REQUEST, site
+from relay.embedded.web.pages import Frontend, Hint, pages
 from relay.errors import ConfigError
 
 #: The files under the data folder.

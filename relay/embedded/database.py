@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from relay.errors import ConfigError
+
 T = TypeVar("T")
 
 #: What runs with a connection, within a transaction.
@@ -22,6 +25,9 @@ Query = Callable[[sa.Connection], T]
 
 #: Most changes in one commit.
 BATCH = 200
+
+#: How often a commit is tried again that was undone for the sake of another backend's.
+RERUNS = 5
 
 
 class Executor(Protocol):
@@ -72,6 +78,33 @@ def open_sqlite(path: Path) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def open_postgresql(url: str) -> sa.Engine:
+    """The database at *url*, ``postgresql://user:password@host/database``; several backends may share it.
+
+    :raises ConfigError: its driver is missing.
+    """
+    try:
+        return sa.create_engine(
+            sa.make_url(url).set(drivername="postgresql+psycopg"),
+            hide_parameters=True,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": 5,
+                "application_name": "smtp-relay",
+                "options": "-c statement_timeout=60s",
+            },
+        )
+    except ImportError:
+        raise ConfigError(
+            ["embedded.database: PostgreSQL needs psycopg; install it with: pip install 'smtp-relay[postgres]'"]
+        ) from None
+
+
+def is_postgresql(connection: sa.Connection) -> bool:
+    """Whether several backends may share the database of *connection*."""
+    return connection.dialect.name == "postgresql"
 
 
 def change(engine: sa.Engine, query: Query[T]) -> T:
@@ -164,13 +197,23 @@ def _read(engine: sa.Engine, query: Query[T]) -> T:
 
 
 def _commit(engine: sa.Engine, queries: list[Query[Any]]) -> list[Any]:
-    return change(engine, lambda connection: [_attempt(connection, query) for query in queries])
+    for _ in range(RERUNS):
+        with contextlib.suppress(_Rerun):
+            return change(engine, lambda connection: [_attempt(connection, query) for query in queries])
+    return change(engine, lambda connection: [_attempt(connection, query, last=True) for query in queries])
 
 
-def _attempt(connection: sa.Connection, query: Query[Any]) -> Any:
+class _Rerun(Exception):
+    """The server undid the transaction for the sake of another one, as in a deadlock: it may succeed now."""
+
+
+def _attempt(connection: sa.Connection, query: Query[Any], *, last: bool = False) -> Any:
     """The result of *query*, or the Failure of what it raised, its own changes undone."""
     try:
         with connection.begin_nested():
             return query(connection)
-    except Exception:
+    except Exception as error:
+        # SQLSTATE class 40: transaction rollback.
+        if not last and str(getattr(getattr(error, "orig", None), "sqlstate", "")).startswith("40"):
+            raise _Rerun from error
         return Failure()

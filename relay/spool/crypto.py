@@ -25,10 +25,12 @@ class Cipher:
     """Encrypts and decrypts, once :meth:`load` or :meth:`make` gave it a key; the key is in no repr.
 
     :param path: the key file.
+    :param setting: what the configuration calls it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, setting: str = "spool.key_file") -> None:
         self.path = path
+        self._setting = setting
         self._key: AESGCM | None = None
 
     def load(self) -> bool:
@@ -36,7 +38,7 @@ class Cipher:
 
         :raises ConfigError: it cannot be read, or is no key.
         """
-        key = _read_key(self.path)
+        key = _read_key(self.path, self._setting)
         if key is not None:
             self._key = AESGCM(key)
         return key is not None
@@ -46,9 +48,9 @@ class Cipher:
 
         :raises ConfigError: it cannot be written.
         """
-        _make_key(self.path)
+        _make_key(self.path, self._setting)
         if not self.load():
-            raise ConfigError([f"spool.key_file: {self.path} vanished while it was made"])
+            raise ConfigError([f"{self._setting}: {self.path} vanished while it was made"])
 
     @property
     def _aead(self) -> AESGCM:
@@ -80,7 +82,7 @@ class Cipher:
             return False
 
 
-def _read_key(path: Path) -> bytes | None:
+def _read_key(path: Path, setting: str) -> bytes | None:
     """What stands in the key file, None without one.
 
     :raises ConfigError: it cannot be read, or is not 32 bytes.
@@ -90,15 +92,13 @@ def _read_key(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigError([f"spool.key_file: cannot read {path}: {error.strerror}"]) from None
+        raise ConfigError([f"{setting}: cannot read {path}: {error.strerror}"]) from None
     if len(key) != SIZE:
-        raise ConfigError(
-            [f"spool.key_file: {path} has {len(key)} bytes, and a key has {SIZE}; restore it from a backup"]
-        )
+        raise ConfigError([f"{setting}: {path} has {len(key)} bytes, and a key has {SIZE}; restore it from a backup"])
     return key
 
 
-def _make_key(path: Path) -> None:
+def _make_key(path: Path, setting: str) -> None:
     """A new random key, durable in *path* with mode 0600, unless there is one."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
@@ -115,7 +115,7 @@ def _make_key(path: Path) -> None:
             draft.unlink()
         _sync_folder(path.parent)
     except OSError as error:
-        raise ConfigError([f"spool.key_file: cannot write {path}: {error.strerror}"]) from None
+        raise ConfigError([f"{setting}: cannot write {path}: {error.strerror}"]) from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from relay.errors import ConfigError
 from relay.policy import Spool
-from relay.spool import migrations
 from relay.spool.clock import SteadyClock
 from relay.spool.crypto import Cipher
 from relay.spool.deposits import CHECK, CHECK_NAME, key_check
+from relay.spool.migrations import REVISIONS
 from relay.spool.schema import accounts, memories, messages, meta, notices, recipients
 from relay.spool.writer import Transaction
 
@@ -23,7 +23,7 @@ def prepare(transaction: Transaction, *, cipher: Cipher, clock: SteadyClock, pol
     """
     connection = transaction.connection
     transaction.database.exclude(connection)
-    migrations.upgrade(connection)
+    REVISIONS.upgrade(connection)
     _unlock(connection, cipher, shared=transaction.database.shared)
     server = transaction.database.now(connection)
     if server is not None:

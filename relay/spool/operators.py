@@ -17,8 +17,8 @@ from attrs import frozen
 from sqlalchemy import exc
 
 from relay.errors import ConfigError
-from relay.spool import migrations
 from relay.spool.database import SQLite, chunks, database, explain
+from relay.spool.migrations import REVISIONS
 from relay.spool.removal import remove_rows
 from relay.spool.schema import accounts, attachments, contents, memories, messages, notices, recipients
 from relay.spool.usage import count
@@ -310,14 +310,14 @@ def open_queue(url: str, *, now: Callable[[], float] = time.time) -> Iterator[Qu
 
 
 def _check(connection: sa.Connection, place: str) -> None:
-    found = migrations.current(connection)
+    found = REVISIONS.current(connection)
     if found is None:
         raise ConfigError([f"spool: {place} is empty; start the relay first"])
-    if found == migrations.HEAD:
+    if found == REVISIONS.head:
         return
-    if migrations.knows(found):
+    if REVISIONS.knows(found):
         raise ConfigError([f"spool: {place} is of an older version; start this version of the relay first"])
-    raise ConfigError([migrations.newer(found)])
+    raise ConfigError([REVISIONS.newer(found)])
 
 
 def _unusable(place: str, error: BaseException) -> ConfigError:

@@ -180,7 +180,7 @@ class TwoAccountsTests(BackendCase):
         def second(connection: sa.Connection) -> None:
             account = accounts.add(connection, "Second", 0.0)
             accounts.add_key(connection, account, self.KEY, 0.0)
-            accounts.add_route(connection, account, Route("archive", "Archive of mail"))
+            accounts.add_route(connection, account, Route("archive", "Archive of mail"), 0.0)
 
         change(engine, second)
 

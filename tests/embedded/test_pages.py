@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relay.embedded import accounts
 from relay.embedded.database import change, open_sqlite
-from relay.embedded.pages import Hint, is_local
+from relay.embedded.web.pages import Hint, is_local
 from tests.embedded.inmemory import MESSAGE, BackendCase, Reply, ask
 
 HOSTILE = "\"><script>alert('x')</script>&{{ 7*7 }}<img src=x onerror=alert(1)>"

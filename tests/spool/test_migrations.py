@@ -8,7 +8,7 @@ import sys
 from alembic.script import ScriptDirectory
 from twisted.trial.unittest import SynchronousTestCase
 
-from relay.spool import migrations
+from relay.spool.migrations import REVISIONS
 
 
 class MigrationsTests(SynchronousTestCase):
@@ -16,7 +16,7 @@ class MigrationsTests(SynchronousTestCase):
 
     def test_head(self) -> None:
         """The newest revision is the one that the program takes for it."""
-        self.assertEqual(ScriptDirectory(migrations.__path__[0]).get_current_head(), migrations.HEAD)
+        self.assertEqual(ScriptDirectory(REVISIONS.folder).get_current_head(), REVISIONS.head)
 
     def test_import(self) -> None:
         """A relay whose database is up to date does not wait for Alembic to be imported."""

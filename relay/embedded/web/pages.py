@@ -28,7 +28,8 @@ from twisted.web.server import Request
 
 from relay.embedded import accounts, store
 from relay.embedded.accounts import Tenant
-from relay.embedded.api import Platform, header, instant, wanted_of
+from relay.embedded.api.core import Platform, header, instant
+from relay.embedded.api.log import wanted_of
 from relay.embedded.resource import Answer, Endpoint, argument
 from relay.embedded.rules import Refused
 
@@ -232,7 +233,7 @@ class Style(Endpoint):
 
     async def answer(self, request: Request) -> Answer:
         headers = (*_HEADERS, ("Cache-Control", "no-cache"))
-        return Answer(_file("style.css"), "text/css; charset=utf-8", headers=headers)
+        return Answer(_file("static", "style.css"), "text/css; charset=utf-8", headers=headers)
 
 
 def _shown(tenant: Tenant, request: Request, entry: store.Entry, content: store.Content) -> Answer:
@@ -331,8 +332,8 @@ def _html(page: str, status: int = 200, headers: tuple[tuple[str, str], ...] = (
     return Answer(text.encode("utf-8", "replace"), _HTML, status, (*_HEADERS, *headers))
 
 
-def _file(name: str) -> bytes:
-    return resources.files("relay.embedded").joinpath("web", name).read_bytes()
+def _file(folder: str, name: str) -> bytes:
+    return resources.files("relay.embedded.web").joinpath(folder, name).read_bytes()
 
 
 @cache
@@ -340,7 +341,7 @@ def _environment() -> Environment:
     """The pages' own templates; imported when the first page is asked for."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    loader = FunctionLoader(lambda name: _file(name).decode())
+    loader = FunctionLoader(lambda name: _file("html", name).decode())
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["instant"] = instant
     environment.filters["clock"] = lambda seconds: datetime.fromtimestamp(seconds).strftime("%d %b %H:%M:%S")

@@ -1,0 +1,116 @@
+"""What every resource of the API works with: the platform, and the account behind a key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timezone
+from functools import partial
+
+from attrs import frozen
+from sqlalchemy.exc import SQLAlchemyError
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from relay.embedded import accounts, rules
+from relay.embedded.accounts import Tenant
+from relay.embedded.database import Database, Query, T
+from relay.embedded.resource import Answer, Endpoint
+from relay.embedded.rules import Refused
+from relay.values import JSONObject
+
+#: Renders a body; raises :class:`~relay.embedded.template.TemplateError`, or :class:`Refused` when it is too busy.
+Render = Callable[[str, JSONObject], Awaitable[str]]
+
+_log = Logger()
+
+
+@frozen
+class Platform:
+    """What the resources work with."""
+
+    database: Database
+    render: Render
+    now: Callable[[], float]
+    new_id: Callable[[], str]
+
+    async def read(self, query: Query[T]) -> T:
+        """What *query* finds.
+
+        :raises Refused: 503, the database cannot answer.
+        """
+        try:
+            return await self.database.read(query)
+        except SQLAlchemyError:
+            _log.failure("embedded: the database cannot be read")
+            raise _unavailable() from None
+
+    async def write(self, query: Query[T]) -> T:
+        """What *query* returns, once it is durable.
+
+        :raises Refused: what the query raised, or 503: nothing was stored.
+        """
+        try:
+            return await self.database.write(query)
+        except SQLAlchemyError:
+            _log.failure("embedded: the database cannot be written")
+            raise _unavailable() from None
+
+    async def tenant(self, key: str | None) -> Tenant:
+        """The account that *key* opens.
+
+        :raises Refused: 401.
+        """
+        found = await self.read(partial(accounts.by_key, key=key)) if key else None
+        if found is None:
+            raise Refused(401, "Unauthorized", "The X-Auth-APIKey header does not hold a valid API key")
+        return found
+
+
+def _unavailable() -> Refused:
+    return Refused(503, "Store unavailable", "The message store cannot answer now, try again later")
+
+
+def header(request: Request, name: str) -> str:
+    """A header of the request, ``""`` where it is absent.
+
+    :raises Refused: 400, it is there more than once.
+    """
+    values = request.requestHeaders.getRawHeaders(name.encode()) or [b""]
+    if len(values) > 1:
+        raise rules.wrong(f"{name}: stands in the request more than once")
+    return values[0].decode("utf-8", "replace").strip()
+
+
+def body(request: Request) -> bytes:
+    """The body of the request, which Twisted has read already."""
+    content: bytes = request.content.read() if request.content is not None else b""
+    return content
+
+
+def instant(seconds: float) -> str:
+    """A time as RFC 3339 has it, in UTC: ``2026-11-23T14:42:00.125Z``."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Nothing(Endpoint):
+    """A folder of the tree, and every path in it that is not there."""
+
+    isLeaf = False
+
+    def getChild(self, path: bytes, request: Request) -> Endpoint:
+        return Nothing()
+
+
+class AccountEndpoint(Endpoint):
+    def __init__(self, platform: Platform) -> None:
+        super().__init__()
+        self._platform = platform
+
+    async def answer(self, request: Request) -> Answer:
+        if request.postpath:
+            raise Refused(404, "Not found", "There is nothing at this path")
+        return await self.of(await self._platform.tenant(header(request, "X-Auth-APIKey")), request)
+
+    async def of(self, tenant: Tenant, request: Request) -> Answer:
+        """The answer for an account."""
+        raise NotImplementedError

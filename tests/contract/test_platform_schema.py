@@ -1,0 +1,94 @@
+"""The embedded backend's tables; tests/integration/test_platform_postgresql.py has the same on PostgreSQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from twisted.trial.unittest import SynchronousTestCase
+
+from relay.embedded import accounts, schema
+from relay.embedded.database import change, open_sqlite
+from relay.embedded.migrations import REVISIONS
+
+#: What the program made before there were revisions.
+BEFORE = (
+    "CREATE TABLE meta (name VARCHAR(64) PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE accounts (id INTEGER PRIMARY KEY, name TEXT NOT NULL, default_route TEXT NOT NULL, "
+    "created DOUBLE PRECISION NOT NULL)",
+)
+
+
+class SchemaContract:
+    """Whatever the database."""
+
+    engine: sa.Engine
+
+    def test_schema(self) -> None:
+        """The migrations make the very tables that the code works with."""
+        change(self.engine, schema.prepare)
+        with self.engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"version_table": REVISIONS.table})
+            self.assertEqual(compare_metadata(context, schema.metadata), [])
+
+    def test_twice(self) -> None:
+        """A database that is up to date stays as it is."""
+        change(self.engine, schema.prepare)
+        tenant = change(self.engine, lambda connection: accounts.establish(connection, "k" * 40, 1.0))
+        change(self.engine, schema.prepare)
+        with self.engine.connect() as connection:
+            self.assertEqual(accounts.by_key(connection, "k" * 40), tenant)
+
+    def test_foreign(self) -> None:
+        """A database with tables of the same names that another program made is refused."""
+        with self.engine.begin() as connection:
+            for statement in BEFORE:
+                connection.exec_driver_sql(statement)
+        with self.assertRaises(schema.ConfigError) as caught:
+            change(self.engine, schema.prepare)
+        self.assertIn("unknown", str(caught.exception))
+
+
+class SQLiteTests(SchemaContract, SynchronousTestCase):
+    """On SQLite."""
+
+    def setUp(self) -> None:
+        self.engine = open_sqlite(Path(self.mktemp()))
+        self.addCleanup(self.engine.dispose)
+
+    def test_head(self) -> None:
+        """The newest revision is the one that the program takes for it."""
+        self.assertEqual(ScriptDirectory(REVISIONS.folder).get_current_head(), REVISIONS.head)
+
+    def test_before_revisions(self) -> None:
+        """What was stored before there were revisions is there still, on its route, and counted."""
+        change(self.engine, _as_it_was)
+        change(self.engine, schema.prepare)
+        with self.engine.connect() as connection:
+            tenant = accounts.first(connection)
+            self.assertEqual([route.id for route in tenant.routes], ["capture"])
+            self.assertEqual(connection.execute(sa.select(schema.messages.c.subject)).scalars().all(), ["Hello"])
+            self.assertEqual(
+                [tuple(row) for row in connection.execute(sa.select(schema.tallies))],
+                [(1, 2, "welcome", "captured", 1)],
+            )
+
+
+def _as_it_was(connection: sa.Connection) -> None:
+    """A database from before there were revisions, with a message."""
+
+    script = ScriptDirectory(REVISIONS.folder).get_revision("0001")
+    with Operations.context(MigrationContext.configure(connection)):
+        script.module.upgrade()
+    for statement in (
+        "INSERT INTO meta VALUES ('schema', '1')",
+        "INSERT INTO accounts VALUES (1, 'Local', '', 1.0)",
+        "INSERT INTO routes VALUES (1, 'capture', 'Capture', 'capture')",
+        "INSERT INTO messages VALUES (1, 1, 'ID', 'R', 7300.5, '', 'a@x', 'b@x', '', 'Hello', '', '', 'welcome', "
+        "'capture', '', 'captured', 5, 0)",
+    ):
+        connection.exec_driver_sql(statement)

@@ -1,0 +1,17 @@
+"""The embedded backend on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from relay.embedded.database import open_postgresql
+from tests.contract.test_platform_schema import SchemaContract
+from tests.integration import postgresql
+
+
+class SchemaTests(SchemaContract, SynchronousTestCase):
+    """Its tables."""
+
+    def setUp(self) -> None:
+        self.engine = open_postgresql(postgresql.new_database(self))
+        self.addCleanup(self.engine.dispose)
