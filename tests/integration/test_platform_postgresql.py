@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relay.embedded.database import open_postgresql
 from tests.contract.test_platform_schema import SchemaContract
+from tests.contract.test_routes_contract import RoutesContract
 from tests.integration import postgresql
 
 
@@ -15,3 +16,12 @@ class SchemaTests(SchemaContract, SynchronousTestCase):
     def setUp(self) -> None:
         self.engine = open_postgresql(postgresql.new_database(self))
         self.addCleanup(self.engine.dispose)
+
+
+class RoutesTests(RoutesContract, SynchronousTestCase):
+    """Its routes."""
+
+    def setUp(self) -> None:
+        self.engine = open_postgresql(postgresql.new_database(self))
+        self.addCleanup(self.engine.dispose)
+        self.prepare()

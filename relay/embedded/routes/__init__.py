@@ -1,0 +1,1 @@
+"""Postal routes: what becomes of a message that the embedded backend has accepted."""
