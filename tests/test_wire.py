@@ -26,6 +26,19 @@ json_values = st.recursive(
 variables = st.none() | st.dictionaries(st.text(), json_values, max_size=4)
 
 
+#: With what JSON cannot hold, lone surrogates, and integers of any size.
+any_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(st.characters(codec=None, exclude_categories=())),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
 @st.composite
 def submissions(draw: st.DrawFn) -> Submission:
     """Any submission without attachments."""
@@ -48,6 +61,30 @@ class SubmissionTests(SynchronousTestCase):
     def test_fields(self, submission: Submission) -> None:
         """The object has the fields of the contract, in its order, and no other: no key above all."""
         self.assertEqual(list(json.loads(wire.encode_submission(submission))), CONTRACT)
+
+    @given(any_json)
+    @settings(max_examples=300)
+    def test_as_the_standard_library(self, value: object) -> None:
+        """What is written is what ``json`` would have written: the same values, and NaN is refused by both."""
+        try:
+            expected = json.dumps(value, allow_nan=False)
+        except ValueError:
+            self.assertRaises(ValueError, wire.dump, value)
+        else:
+            found = json.loads(wire.dump(value))
+            self.assertEqual(found, json.loads(expected))
+            self.assertEqual(repr(found), repr(json.loads(expected)))  # 1, 1.0 and True are equal
+
+    def test_large_integer(self) -> None:
+        """An integer of more than 64 bits goes out to the last digit."""
+        self.assertEqual(wire.dump({"n": 2**64}), b'{"n":18446744073709551616}')
+
+    def test_deep(self) -> None:
+        """Variables nested as deep as may be allowed go out."""
+        value: object = 1
+        for _ in range(300):
+            value = [value]
+        self.assertEqual(json.loads(wire.dump(value)), value)
 
     def test_utf8(self) -> None:
         """Text is UTF-8 and not escaped, so that a long body does not grow sixfold."""
@@ -91,6 +128,16 @@ class AnswerTests(SynchronousTestCase):
         body = wire.encode_accepted(tag="welcome", to="jane@example.org", id="7")
         self.assertEqual(json.loads(body), {"tag": "welcome", "to": "jane@example.org", "result": "ok", "id": "7"})
         self.assertTrue(wire.is_accepted(body))
+
+    @given(st.binary(max_size=20) | json_values.map(lambda value: json.dumps(value).encode("utf-16")))
+    def test_accepted_as_the_standard_library(self, body: bytes) -> None:
+        """What ``json`` reads is an acceptance, also in another encoding, and nothing else is."""
+        try:
+            json.loads(body)
+        except ValueError:
+            self.assertFalse(wire.is_accepted(body))
+        else:
+            self.assertTrue(wire.is_accepted(body))
 
     def test_cut_answer(self) -> None:
         """No proper prefix of an answer is read as acceptance."""
