@@ -18,9 +18,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from relay.client.agent import Client, make_client
 from relay.client.backend import Backend, base_url
 from relay.client.platforms import Platforms
+from relay.client.pool import Pool, make_client
 from relay.client.webhook import Webhook, webhook_url
 from relay.config import Config
 from relay.errors import ConfigError, Reason
@@ -161,7 +161,7 @@ class Intake(MultiService):
         self._factory: SubmissionFactory | None = None
         self._keys: Keys | None = None
         self._spool: SpoolService | None = None
-        self._webhook_client: Client | None = None
+        self._webhook_client: Pool | None = None
         self._breakers: dict[str, str] = {}
         problems: list[str] = []
         self._certificates = collect(problems, partial(_given_certificates, config, reactor))

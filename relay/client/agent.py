@@ -1,58 +1,50 @@
-"""The HTTP client for the platform: treq on a pool of connections, TLS that is verified, nothing decoded."""
+"""The relay's connections beneath treq, for who wants that interface: ``treq_client(make_client(reactor))``.
+
+The relay itself exchanges without it; ``benchmarks/client.py`` shows what each layer costs.
+"""
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from http.cookiejar import DefaultCookiePolicy
-from pathlib import Path
 from typing import Any, cast
 
-from attrs import define, field, frozen
+from attrs import frozen
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
-from twisted.internet._sslverify import IOpenSSLTrustRoot
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.ssl import Certificate, TLSVersion, optionsForClientTLS, platformTrust, trustRootFromCertificates
-from twisted.web.client import URI, Agent
-from twisted.web.error import SchemeNotSupported
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IProtocol
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone, ResponseFailed
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from relay.client.pool import Content, Pool
-from relay.errors import ConfigError
+from relay.client.answers import Answer, End
+from relay.client.request import Exchange, Request
 from relay.policy import Platform
 
-#: Bytes of status line and headers that an answer may have.
-HEADER_SIZE = 65_536
-#: Bytes on the wire for each byte of a body, at worst: a chunk of one byte is "1 CR LF x CR LF".
-CHUNKED = 6
-#: Seconds between two addresses of one name (RFC 8305 section 5 has 100 ms as its least).
-ATTEMPT_DELAY = 0.1
 
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+class TreqClient(HTTPClient):
+    """treq on :class:`Agent`; no cookies."""
 
-
-class Client(HTTPClient):
-    """treq on a persistent pool; :meth:`close` it when the relay stops."""
-
-    def __init__(self, agent: IAgent, pool: Pool) -> None:
+    def __init__(self, agent: IAgent) -> None:
         no_cookies = IndexableCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
-        super().__init__(Unencoded(agent), cookiejar=no_cookies, data_to_body_producer=Content)
-        self._pool = pool
+        super().__init__(agent, cookiejar=no_cookies, data_to_body_producer=Content)
 
     def request(self, method: str, url: Any, **options: Any) -> Deferred[Any]:
         """As :meth:`treq.client.HTTPClient.request`, on a URL that is in its final form, as text."""
         return super().request(method, prepared(url) if isinstance(url, str) else url, **options)
 
-    def close(self) -> None:
-        """Close the connections that are idle now, and each other one when its answer is there."""
-        self._pool.close()
+
+def treq_client(exchange: Exchange, policy: Platform | None = None) -> TreqClient:
+    """treq, on connections of the relay's.
+
+    :param exchange: :func:`relay.client.pool.make_client`.
+    """
+    return TreqClient(Agent(exchange, policy or Platform()))
 
 
 class PreparedURL(EncodedURL):
@@ -69,103 +61,114 @@ def prepared(url: str) -> PreparedURL:
     return cast("PreparedURL", PreparedURL.from_text(url))
 
 
-def make_client(
-    reactor: IReactorTime, policy: Platform | None = None, endpoints: IAgentEndpointFactory | None = None
-) -> Client:
-    """The HTTP client for the platform.
-
-    :param reactor: a real reactor; with *endpoints* of one's own a clock is enough.
-    :param endpoints: how a URL is connected to, by default TCP, and TLS 1.2 or later for https.
-    :raises ConfigError: ``platform.ca_file`` cannot be read or holds no certificate.
-    """
-    policy = policy or Platform()
-    if endpoints is None:
-        endpoints = Endpoints(reactor, trust(policy.ca_file), policy.timeout)
-    pool = Pool(reactor, policy.connections, HEADER_SIZE + CHUNKED * policy.answer_size)
-    # Agent is not annotated, and takes anything with getConnection for a pool.
-    agent = cast("Any", Agent).usingEndpointFactory(reactor, endpoints, pool)
-    return Client(agent, pool)
-
-
-def trust(ca_file: str) -> IOpenSSLTrustRoot:
-    """Who may sign the platform's certificate: the authorities in *ca_file* (PEM), the system's when it is empty.
-
-    :raises ConfigError: the file cannot be read or holds no certificate.
-    """
-    if not ca_file:
-        return cast("IOpenSSLTrustRoot", platformTrust())
-    try:
-        blocks = _PEM.findall(Path(ca_file).read_bytes())
-        found = [Certificate.loadPEM(block) for block in blocks]
-    except OSError as error:
-        raise ConfigError([f"platform.ca_file: {ca_file} cannot be read: {error.strerror}"]) from None
-    except Exception:
-        raise ConfigError([f"platform.ca_file: {ca_file} holds a certificate that is damaged"]) from None
-    if not found:
-        raise ConfigError([f"platform.ca_file: {ca_file} holds no certificate in PEM form"])
-    return cast("IOpenSSLTrustRoot", trustRootFromCertificates(found))
-
-
-@implementer(IAgentEndpointFactory)
-@define
-class Endpoints:
-    """TCP, and TLS for https, to the host of a URL; one endpoint and one TLS context for each host."""
-
-    _reactor: IReactorTime
-    _trust: IOpenSSLTrustRoot
-    _timeout: float
-    _made: dict[tuple[bytes, bytes, int], IStreamClientEndpoint] = field(factory=dict)
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """The endpoint for *uri*; a host that is an IPv6 address stands without brackets."""
-        key = (uri.scheme, uri.host, uri.port)
-        if key not in self._made:
-            self._made[key] = self._make(*key)
-        return self._made[key]
-
-    def _make(self, scheme: bytes, host_bytes: bytes, port: int) -> IStreamClientEndpoint:
-        host = host_bytes.decode("ascii")
-        plain = self._connection(host, port)
-        if scheme == b"http":
-            return plain
-        if scheme != b"https":
-            raise SchemeNotSupported(f"Unsupported scheme: {scheme!r}")
-        options = optionsForClientTLS(host, self._trust, extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2})
-        # wrapClientTLS and the endpoints are not annotated.
-        tls: IStreamClientEndpoint = cast("Any", wrapClientTLS)(options, plain)
-        return tls
-
-    def _connection(self, host: str, port: int) -> IStreamClientEndpoint:
-        """An address is connected to directly; a name may have several, which are tried side by side."""
-        kind: Any = HostnameEndpoint
-        arguments: dict[str, float] = {"timeout": self._timeout}
-        if isIPAddress(host):
-            kind = TCP4ClientEndpoint
-        elif isIPv6Address(host):
-            kind = TCP6ClientEndpoint
-        else:
-            # A refusal is noticed only when the next address would be due.
-            arguments["attemptDelay"] = ATTEMPT_DELAY
-        made: IStreamClientEndpoint = kind(self._reactor, host, port, **arguments)
-        return made
-
-
 @implementer(IAgent)
 @frozen
-class Unencoded:
-    """Takes back what treq adds to every request: it offers gzip, and it would inflate an answer without a bound."""
+class Agent:
+    """Gives a response when all of it is there: within ``platform.timeout``, and no longer than ``answer_size``.
 
-    _agent: IAgent
+    It takes back that treq offers gzip with every request, and would inflate an answer without a bound.
+    """
+
+    _exchange: Exchange
+    _policy: Platform
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> Deferred[IResponse]:
-        """As :meth:`twisted.web.iweb.IAgent.request`."""
-        headers = Headers() if headers is None else headers.copy()
-        headers.setRawHeaders("Accept-Encoding", ["identity"])
-        return self._agent.request(method, uri, headers, bodyProducer).addCallback(self._as_it_is)
+        """As :meth:`twisted.web.iweb.IAgent.request`; fails with :exc:`~relay.client.answers.NoAnswer`."""
+        return Deferred.fromCoroutine(self._request(method, uri, headers or Headers(), bodyProducer))
 
-    @staticmethod
-    def _as_it_is(response: IResponse) -> IResponse:
-        response.headers.removeHeader("Content-Encoding")
-        return response
+    async def _request(self, method: bytes, uri: bytes, headers: Headers, content: IBodyProducer | None) -> IResponse:
+        fields = tuple(
+            (name.decode("ascii"), value.decode("utf-8"))
+            for name, values in headers.getAllRawHeaders()
+            for value in values
+            if name.lower() not in (b"accept-encoding", b"host", b"content-length")
+        )
+        body = None if content is None else [await _all_of(content)]
+        request = Request(method.decode("ascii"), uri.decode("ascii"), (("Accept-Encoding", "identity"),), fields, body)
+        answer = await self._exchange.exchange(request, seconds=self._policy.timeout, limit=self._policy.answer_size)
+        return Response(request, answer)
+
+
+async def _all_of(producer: IBodyProducer) -> bytes:
+    """What *producer* writes."""
+    if isinstance(producer, Content):
+        return producer.content
+    pieces: list[bytes] = []
+    await producer.startProducing(_Collector(pieces))
+    return b"".join(pieces)
+
+
+@implementer(IConsumer)
+@frozen
+class _Collector:
+    """Takes what a producer has, at its own speed."""
+
+    _pieces: list[bytes]
+
+    def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Never to be paused."""
+
+    def unregisterProducer(self) -> None:
+        """Done."""
+
+
+@implementer(IBodyProducer)
+class Content:
+    """The bytes of a request, written at once."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.length = len(content)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """Write all."""
+        consumer.write(self.content)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Too late: all is written."""
+
+    resumeProducing = stopProducing = pauseProducing
+
+
+@implementer(IResponse)
+class Response:
+    """An answer, as treq reads it."""
+
+    version = (b"HTTP", 1, 1)
+    phrase = b""
+    previousResponse = None
+
+    def __init__(self, request: Request, answer: Answer) -> None:
+        self.request = request
+        self.code = answer.status
+        self.length = len(answer.body)
+        self.headers = Headers()
+        for name, value in answer.headers:
+            if name.lower() != b"content-encoding":
+                self.headers.addRawHeader(name, value)
+        self._answer = answer
+
+    def setPreviousResponse(self, response: IResponse) -> None:
+        """As :meth:`twisted.web.iweb.IResponse.setPreviousResponse`; no redirect is followed."""
+
+    def deliverBody(self, protocol: IProtocol) -> None:
+        """Give the body to *protocol*, and how it ended."""
+        protocol.makeConnection(cast("Any", _Over()))
+        protocol.dataReceived(self._answer.body)
+        ends: dict[End, Exception] = {End.COMPLETE: ResponseDone(), End.OPEN: PotentialDataLoss()}
+        protocol.connectionLost(Failure(ends.get(self._answer.end) or ResponseFailed([])))
+
+
+class _Over:
+    """The transport of a body that is there already."""
+
+    def pauseProducing(self) -> None:
+        """Nothing more comes."""
+
+    resumeProducing = stopProducing = loseConnection = abortConnection = pauseProducing

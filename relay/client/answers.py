@@ -1,12 +1,13 @@
 """What the relay makes of the platform's answer: one pure table (HTTP_CONTRACT.md, the last section).
 
-Nothing here knows how the answer came; :mod:`relay.client.exchange` makes the :class:`Answer`.
+Nothing here knows how the answer came; see :mod:`relay.client.request`.
 """
 
 from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 
 from attrs import field, frozen
@@ -38,15 +39,20 @@ class Answer:
     """One HTTP answer.
 
     :ivar body: as it came, not decompressed, at most ``platform.answer_size``.
-    :ivar retry_after: the Retry-After header or ``""``; *date* and *location* likewise.
+    :ivar headers: (name, value) of each field, as they came.
     """
 
     status: int
     body: bytes = field(default=b"", repr=False)
     end: End = End.COMPLETE
-    retry_after: str = ""
-    date: str = ""
-    location: str = ""
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+    def header(self, name: bytes) -> str:
+        """The first value of the header field *name*, in small letters here; ``""`` without one."""
+        for each, value in self.headers:
+            if each.lower() == name:
+                return value.decode("latin-1").strip()
+        return ""
 
     @property
     def success(self) -> bool:
@@ -142,9 +148,10 @@ def oddity(answer: Answer, key: str) -> str:
     """What is wrong with an answer that no platform gives, for the log: one line, without the API key."""
     if answer.success:
         return "without JSON"
-    if not answer.location:
+    location = answer.header(b"location")
+    if not location:
         return ""
-    where = ascii(answer.location[:200])[1:-1]
+    where = ascii(location[:200])[1:-1]
     return f"to {where.replace(key, key_prefix(key)) if key else where}"
 
 
@@ -153,14 +160,14 @@ def retry_after(answer: Answer, maximum: float, now: float) -> float | None:
 
     A date is measured from the answer's own Date, so that a clock that is wrong here does no harm.
     """
-    given = answer.retry_after.strip()
+    given = answer.header(b"retry-after")
     if _DIGITS.fullmatch(given):
         seconds = float(given)  # a number of any length: infinite at worst
     else:
         until = _timestamp(given)
         if until is None:
             return None
-        started = _timestamp(answer.date)
+        started = _timestamp(answer.header(b"date"))
         seconds = until - (now if started is None else started)
     return min(max(seconds, SHORTEST_RETRY_AFTER), maximum)
 

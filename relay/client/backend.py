@@ -10,12 +10,12 @@ from hyperlink import EncodedURL, URLParseError
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.web.http_headers import Headers
 
 from relay import __version__, wire
-from relay.client import answers, multipart
+from relay.client import answers
 from relay.client.answers import Answer, End, NoAnswer
-from relay.client.exchange import Client, exchange
+from relay.client.bodies import Bodies
+from relay.client.request import Client, Exchange, Request, exchange_of
 from relay.errors import ConfigError, Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.policy import Platform
 from relay.values import Account, Submission
@@ -26,12 +26,11 @@ COMPLAIN_EVERY = 60.0
 #: What an HTTP header carries unharmed (RFC 9110 section 5.5): no control character, no space at either end.
 _KEY = re.compile(r"[!-~](?:[ -~]{0,4094}[!-~])?")
 
-_STATIC = Headers(
-    {
-        "User-Agent": [f"smtp-relay/{__version__}"],
-        "Accept": ["application/json"],
-        "Accept-Encoding": ["identity"],
-    }
+#: The header fields of every request.
+_COMMON = (
+    ("User-Agent", f"smtp-relay/{__version__}"),
+    ("Accept", "application/json"),
+    ("Accept-Encoding", "identity"),
 )
 
 log = Logger()
@@ -45,7 +44,7 @@ class Backend:
     """An email platform.
 
     :param url: where its API is, ``https://api.example/prefix``; the paths of *policy* are put behind it.
-    :param client: treq, :func:`relay.client.agent.make_client`; any redirect or decoding it does is its own.
+    :param client: :func:`relay.client.pool.make_client`; or treq, whose redirects and decoding are its own.
     :param clock: for the deadlines.
     :param answered: told a label for every answer: its status, or one of :class:`~relay.client.answers.NoAnswer`.
     :param now: seconds since the epoch.
@@ -56,7 +55,7 @@ class Backend:
     def __init__(
         self,
         url: str,
-        client: Client,
+        client: Client | Exchange,
         *,
         policy: Platform | None = None,
         clock: IReactorTime,
@@ -68,7 +67,8 @@ class Backend:
         self.url = base.to_text()
         self._send_url = join(base, self._policy.send_path)
         self._ping_url = join(base, self._policy.ping_path)
-        self._client = client
+        self._http = exchange_of(client, clock)
+        self._bodies = Bodies()
         self._clock = clock
         self._answered = answered
         self._now = now
@@ -108,18 +108,11 @@ class Backend:
         key = submission.api_key
         if not _KEY.fullmatch(key):
             raise PermanentFailure(Reason.KEY_REFUSED)
-        content_type, body = b"application/json", b""
-        if submission.attachments:
-            content_type, body = multipart.encode(submission)
-        else:
-            body = wire.encode_submission(submission)
-        headers = _STATIC.copy()
-        headers.setRawHeaders("X-Auth-APIKey", [key])
-        headers.setRawHeaders("Content-Type", [content_type])
-        headers.setRawHeaders("X-Request-ID", [submission.request_id])
-        headers.setRawHeaders("Idempotency-Key", [submission.idempotency_key])
+        content_type, body = self._bodies.encode(submission)
+        common = (*_COMMON, ("X-Auth-APIKey", key), ("Content-Type", content_type))
+        own = (("X-Request-ID", submission.request_id), ("Idempotency-Key", submission.idempotency_key))
         try:
-            answer = await self._exchange("POST", self._send_url, headers, body, self._policy.timeout)
+            answer = await self._exchange(Request("POST", self._send_url, common, own, body), self._policy.timeout)
         except NoAnswer as error:
             raise error.failure() from error
         failure = self._failure(answer, key)
@@ -138,15 +131,12 @@ class Backend:
         return answer.end in (End.COMPLETE, End.OPEN) and answer.status != 404 and 200 <= answer.status <= 499
 
     async def _ask(self, key: str) -> Answer:
-        headers = _STATIC.copy()
-        if key:
-            headers.setRawHeaders("X-Auth-APIKey", [key])
-        return await self._exchange("GET", self._ping_url, headers, None, self._policy.ping_timeout)
+        common = (*_COMMON, ("X-Auth-APIKey", key)) if key else _COMMON
+        return await self._exchange(Request("GET", self._ping_url, common), self._policy.ping_timeout)
 
-    async def _exchange(self, method: str, url: str, headers: Headers, body: bytes | None, seconds: float) -> Answer:
-        limit = self._policy.answer_size
+    async def _exchange(self, request: Request, seconds: float) -> Answer:
         try:
-            answer = await exchange(self._client, self._clock, method, url, headers, body, seconds=seconds, limit=limit)
+            answer = await self._http.exchange(request, seconds=seconds, limit=self._policy.answer_size)
         except NoAnswer as error:
             self._answered(error.label)
             raise

@@ -1,26 +1,16 @@
-"""One HTTP exchange under a deadline: a request goes out, an :class:`~relay.client.answers.Answer` comes back.
+"""An exchange through treq, or anything with its interface, under a deadline: for who embeds the relay.
 
-This is the only place of the relay that calls treq; what an answer means stands in :mod:`relay.client.answers`.
+The relay's own way is :mod:`relay.client.pool`; ``benchmarks/client.py`` shows what each layer costs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
 
-from OpenSSL.SSL import Error as SSLError
-from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import (
-    ConnectError,
-    ConnectingCancelledError,
-    ConnectionRefusedError,
-    DNSLookupError,
-    TimeoutError,
-)
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web._newclient import RequestNotSent
@@ -29,81 +19,60 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
+from relay.client import connecting
 from relay.client.answers import Answer, End, NoAnswer
+from relay.client.request import Client, Request
 
 log = Logger()
 
 
-class Client(Protocol):
-    """What the relay needs of treq: a :class:`treq.client.HTTPClient`, or one of its fakes."""
+class ThroughTreq:
+    """An :class:`~relay.client.request.Exchange` through *client*; redirects, and decoding, are its own."""
 
-    def request(self, method: str, url: str, **options: Any) -> Deferred[Any]:
-        """Fire with the response once its headers are there."""
+    def __init__(self, client: Client, clock: IReactorTime) -> None:
+        self._client = client
+        self._clock = clock
 
+    async def exchange(self, request: Request, *, seconds: float, limit: int) -> Answer:
+        """As :meth:`relay.client.request.Exchange.exchange`."""
 
-class TLSFailure(Exception):
-    """The TLS handshake failed, the certificate is not good or is another's: nothing was sent."""
+        def expired(result: Answer | Failure, _: float) -> Answer:
+            if isinstance(result, Failure):
+                # What the deadline cut short has failed by now, and knows how far it was.
+                raise NoAnswer("timeout", sent=result.value.sent if isinstance(result.value, NoAnswer) else True)
+            return result
 
+        conversation = Deferred.fromCoroutine(self._converse(request, limit))
+        return await conversation.addTimeout(seconds, self._clock, onTimeoutCancel=expired)
 
-async def exchange(
-    client: Client,
-    clock: IReactorTime,
-    method: str,
-    url: str,
-    headers: Headers,
-    body: bytes | None = None,
-    *,
-    seconds: float,
-    limit: int,
-) -> Answer:
-    """Send one request and read its answer, within *seconds* from connecting to the end of the body.
-
-    At the deadline, and when whoever awaits this cancels it, the connection is aborted.  No redirect is followed.
-
-    :param limit: bytes of the body that are read; past it the connection is aborted.
-    :raises NoAnswer: no status came.
-    """
-
-    def expired(result: Answer | Failure, _: float) -> Answer:
-        if isinstance(result, Failure):
-            # What the deadline cut short has failed by now, and knows how far it was.
-            raise NoAnswer("timeout", sent=result.value.sent if isinstance(result.value, NoAnswer) else True)
-        return result
-
-    conversation = Deferred.fromCoroutine(_converse(client, clock, method, url, headers, body, limit))
-    return await conversation.addTimeout(seconds, clock, onTimeoutCancel=expired)
-
-
-async def _converse(
-    client: Client, clock: IReactorTime, method: str, url: str, headers: Headers, body: bytes | None, limit: int
-) -> Answer:
-    try:
-        response = await client.request(
-            method,
-            url,
-            headers=headers,
-            data=body,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=clock,  # or treq imports the global one, for a timeout that is not used
-        )
-    except Exception as error:
-        raise no_answer(error) from error
-    read = _Body(limit)
-    response.deliverBody(read)
-    end = await read.finished
-    return _answer(response, b"".join(read.pieces), end)
+    async def _converse(self, request: Request, limit: int) -> Answer:
+        headers = Headers()
+        for name, value in request.common + request.own:
+            headers.addRawHeader(name, value)
+        try:
+            response = await self._client.request(
+                request.method,
+                request.url,
+                headers=headers,
+                data=None if request.body is None else b"".join(request.body),
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._clock,  # or treq imports the global one, for a timeout that is not used
+            )
+        except Exception as error:
+            raise no_answer(error) from error
+        read = _Body(limit)
+        response.deliverBody(read)
+        end = await read.finished
+        return _answer(response, b"".join(read.pieces), end)
 
 
 def _answer(response: IResponse, body: bytes, end: End) -> Answer:
-    def header(name: str) -> str:
-        values = response.headers.getRawHeaders(name)
-        return str(values[0]) if values else ""
-
-    return Answer(response.code, body, end, header("retry-after"), header("date"), header("location"))
+    headers = tuple((name, value) for name, values in response.headers.getAllRawHeaders() for value in values)
+    return Answer(response.code, body, end, headers)
 
 
-class _Body(TwistedProtocol):
+class _Body(Protocol):
     """Collects a body up to a limit.
 
     :ivar finished: fires when the body has ended; cancelling it aborts the connection.
@@ -140,19 +109,12 @@ class _Body(TwistedProtocol):
 
     def _abort(self) -> None:
         self._ended = True
-        # Twisted's response gives its body only loseConnection; relay.client.agent makes that an abort.
+        # Twisted's response gives its body only loseConnection.
         if self.transport is not None:
             abort = getattr(self.transport, "abortConnection", self.transport.loseConnection)
             abort()
 
 
-#: What a connection that could not be made is called; an error not listed is ``error``.
-_CONNECTING: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (ConnectionRefusedError, "refused"),
-    (DNSLookupError, "dns"),
-    ((TLSFailure, SSLError, VerificationError, CertificateError), "tls"),
-    ((TimeoutError, ConnectingCancelledError), "timeout"),
-)
 #: What tells of a request that was written, at least in part.
 _SENT = (ResponseNeverReceived, RequestTransmissionFailed, ResponseFailed)
 
@@ -163,10 +125,11 @@ def no_answer(error: Exception) -> NoAnswer:
     Called while *error* is handled, and logs it when it is none of those that a network makes.  A client that is
     not ours may report a failed TLS handshake as a response that never came; so is TLS that fails later.
     """
-    causes = list(_causes(error))
-    for kinds, label in _CONNECTING:
-        if any(isinstance(cause, kinds) for cause in causes):
-            return NoAnswer(label, sent=isinstance(error, _SENT))
+    if isinstance(error, NoAnswer):  # by an agent that is ours
+        return error
+    label = next(filter(None, map(connecting.label, _causes(error))), "")
+    if label:
+        return NoAnswer(label, sent=isinstance(error, _SENT))
     if isinstance(error, RequestNotSent):
         return NoAnswer("lost", sent=False)
     if isinstance(error, ResponseNeverReceived | RequestTransmissionFailed):

@@ -8,44 +8,49 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 from relay import wire
+from relay.client.request import Piece
 from relay.values import Attachment, Submission
 
 _CONTENT_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What an HTML form escapes in a file name (HTML, "Multipart form data"); other controls make no sense in one.
 _UNSAFE = re.compile(r'["\x00-\x1f\x7f]')
 
-_FIELD = b'--%b\r\nContent-Disposition: form-data; name="%b"%b\r\nContent-Type: %b\r\n\r\n%b\r\n'
+_FIELD = b'--%b\r\nContent-Disposition: form-data; name="%b"%b\r\nContent-Type: %b\r\n\r\n'
 
 
-def encode(submission: Submission) -> tuple[bytes, bytes]:
+def encode(submission: Submission, payload: Sequence[Piece]) -> tuple[str, Sequence[Piece]]:
     """The Content-Type and the body: ``payload``, then ``attachment_metadata`` and ``attachment`` for each file.
 
-    The same submission has the same body, whichever attempt it is.
+    The same submission has the same body, whichever attempt it is.  The contents of files are pieces of their own,
+    which are not copied.
     """
-    payload = wire.encode_submission(submission)
-    contents = [payload, *(each.content for each in submission.attachments)]
-    mark = boundary(submission.idempotency_key, contents)
-    parts = [_FIELD % (mark, b"payload", b"", b"application/json", payload)]
+    mark = boundary(submission.idempotency_key, [*payload, *(each.content for each in submission.attachments)])
+    body: list[Piece] = [_FIELD % (mark, b"payload", b"", b"application/json"), *payload, b"\r\n"]
     for attachment in submission.attachments:
-        parts.extend(_file(mark, attachment))
-    parts.append(b"--%b--\r\n" % mark)
-    return b"multipart/form-data; boundary=" + mark, b"".join(parts)
+        body.extend(_file(mark, attachment))
+    body.append(b"--%b--\r\n" % mark)
+    return f"multipart/form-data; boundary={mark.decode()}", body
 
 
-def boundary(seed: str, contents: Iterable[bytes]) -> bytes:
+def boundary(seed: str, contents: Sequence[Piece]) -> bytes:
     """A boundary (RFC 2046 section 5.1.1) that occurs in none of *contents*; the same for the same arguments."""
-    contents = list(contents)
     mark = seed.encode()
     while True:
         mark = hashlib.sha256(mark).hexdigest().encode()
-        if not any(mark in content for content in contents):
+        if not any(mark in _bytes(content) for content in contents):
             return mark
 
 
-def _file(mark: bytes, attachment: Attachment) -> Iterator[bytes]:
+def _bytes(piece: Piece) -> bytes:
+    """What is searched: a view cannot be, and is one of something that can."""
+    return cast("bytes", piece.obj) if isinstance(piece, memoryview) else piece
+
+
+def _file(mark: bytes, attachment: Attachment) -> Iterator[Piece]:
     """The two fields of one file."""
     given = attachment.content_type
     content_type = given if _CONTENT_TYPE.fullmatch(given) else "application/octet-stream"
@@ -53,5 +58,7 @@ def _file(mark: bytes, attachment: Attachment) -> Iterator[bytes]:
         {"filename": attachment.filename, "contentType": content_type, "size": len(attachment.content)}
     )
     name = _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", attachment.filename).encode("utf-8", "replace")
-    yield _FIELD % (mark, b"attachment_metadata", b"", b"application/json", metadata)
-    yield _FIELD % (mark, b"attachment", b'; filename="%b"' % name, content_type.encode(), attachment.content)
+    yield _FIELD % (mark, b"attachment_metadata", b"", b"application/json") + metadata + b"\r\n"
+    yield _FIELD % (mark, b"attachment", b'; filename="%b"' % name, content_type.encode())
+    yield attachment.content
+    yield b"\r\n"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from hyperlink import EncodedURL, URLParseError
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.http_headers import Headers
 
 from relay import __version__
 from relay.client.answers import NoAnswer
-from relay.client.exchange import Client, exchange
+from relay.client.request import Client, Exchange, Request, exchange_of
 from relay.errors import ConfigError
 
 #: Deadline of one POST in seconds: well under the lease of a notice.
@@ -17,35 +16,31 @@ SECONDS = 10.0
 #: Bytes of an answer that are read; they say nothing to us.
 ANSWER_SIZE = 65_536
 
+_COMMON = (("User-Agent", f"smtp-relay/{__version__}"), ("Content-Type", "application/json"))
+
 
 class Webhook:
     """Where failures are POSTed to.
 
     :param url: may hold a secret in its path or query, and so appears in no log.
-    :param client: :func:`relay.client.agent.make_client`.
+    :param client: :func:`relay.client.pool.make_client`, or treq.
     :raises ConfigError: *url* is not an absolute http or https URL.
     """
 
-    def __init__(self, url: str, client: Client, clock: IReactorTime) -> None:
+    def __init__(self, url: str, client: Client | Exchange, clock: IReactorTime) -> None:
         self._url = webhook_url(url)
-        self._client = client
-        self._clock = clock
+        self._http = exchange_of(client, clock)
 
     async def post(self, body: bytes, idempotency_key: str) -> int:
         """POST *body*, which is JSON; the status of the answer.
 
         :raises TemporaryFailure: ``UNREACHABLE`` or ``UNKNOWN_OUTCOME``, there was no answer.
         """
-        headers = Headers(
-            {
-                "User-Agent": [f"smtp-relay/{__version__}"],
-                "Content-Type": ["application/json"],
-                "Idempotency-Key": [idempotency_key],
-            }
-        )
         try:
-            answer = await exchange(
-                self._client, self._clock, "POST", self._url, headers, body, seconds=SECONDS, limit=ANSWER_SIZE
+            answer = await self._http.exchange(
+                Request("POST", self._url, _COMMON, (("Idempotency-Key", idempotency_key),), (body,)),
+                seconds=SECONDS,
+                limit=ANSWER_SIZE,
             )
         except NoAnswer as error:
             raise error.failure() from error

@@ -1,8 +1,7 @@
 """A process that renders templates: a JSON line in, a JSON line out, within limits (THREATS.md, "Jinja2").
 
-In: ``{"source": str, "variables": object or null}``, null for a look at the source alone.  Out: ``{"body": str,
-"undefined": [str]}`` or ``{"error": str, "line": number or null}``; with ``"ends": true`` the process takes no more.
-:mod:`relay.embedded.render` starts it, watches the clock and restarts it.
+In: ``{"source": str, "variables": object}``.  Out: ``{"body": str}`` or ``{"error": str}``; with ``"ends": true``
+the process takes no more.  :mod:`relay.embedded.render` starts it, watches the clock and restarts it.
 """
 
 from __future__ import annotations
@@ -45,10 +44,9 @@ def answer(line: bytes) -> dict[str, Any]:
     """What becomes of one request."""
     request = json.loads(line)
     try:
-        rendered = template.render(request["source"], request["variables"])
+        return {"body": template.render(request["source"], request["variables"])}
     except template.TemplateError as error:
-        return {"error": error.words[:1000], "line": error.line}
-    return {"body": rendered.text, "undefined": rendered.undefined}
+        return {"error": str(error)[:1000]}
 
 
 def main(memory: int, cpu: int) -> None:

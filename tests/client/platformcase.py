@@ -11,8 +11,10 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
-from relay.client.agent import make_client
+from relay.client.agent import treq_client
 from relay.client.backend import Backend
+from relay.client.pool import Pool, make_client
+from relay.client.request import Client, Exchange
 from relay.errors import Failure, Reason
 from relay.policy import Platform
 from relay.values import Submission
@@ -39,6 +41,14 @@ SUBMISSION = Submission(
 )
 
 
+class ThroughTreq:
+    """Mixed into a :class:`PlatformCase`: between the backend and the pool stands treq."""
+
+    def through(self, pool: Pool, settings: Platform) -> Client | Exchange:
+        """treq, on the agent on *pool*."""
+        return treq_client(pool, settings)
+
+
 class PlatformCase(SynchronousTestCase):
     """A backend, in memory, on a clock."""
 
@@ -51,9 +61,18 @@ class PlatformCase(SynchronousTestCase):
         settings = Platform(**policy)
         self.client = make_client(self.clock, settings, self.endpoints)
         self.backend = Backend(
-            url, self.client, policy=settings, clock=self.clock, answered=self.labels.append, now=lambda: 1e9
+            url,
+            self.through(self.client, settings),
+            policy=settings,
+            clock=self.clock,
+            answered=self.labels.append,
+            now=lambda: 1e9,
         )
         return self.backend
+
+    def through(self, pool: Pool, settings: Platform) -> Client | Exchange:
+        """What the backend is given; *pool* itself."""
+        return pool
 
     def ask(self, coroutine: Coroutine[Any, Any, Any]) -> Deferred[Any]:
         """Run *coroutine* as far as the bytes in memory carry it."""
@@ -80,4 +99,4 @@ def logged(events: Any) -> str:
     return "\n".join(eventAsText(event) for event in events)
 
 
-__all__ = ["KEY", "SUBMISSION", "PlatformCase", "capturedLogs", "logged"]
+__all__ = ["KEY", "SUBMISSION", "PlatformCase", "ThroughTreq", "capturedLogs", "logged"]

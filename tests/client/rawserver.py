@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.test import iosim
-from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 #: Steps beside bytes: end the connection in order, or with a reset.
@@ -111,10 +110,10 @@ class RawConnection(Protocol):
         self.connected = 0
 
 
-@implementer(IAgentEndpointFactory, IStreamClientEndpoint)
+@implementer(IStreamClientEndpoint)
 @define
 class InMemory:
-    """Connects every URL to one :class:`RawPlatform`.
+    """Connects every origin to one :class:`RawPlatform`.
 
     :ivar waiting: what the next attempts to connect wait for, in place of a connection.
     """
@@ -122,7 +121,7 @@ class InMemory:
     platform: RawPlatform
     waiting: Deferred[Any] | None = None
 
-    def endpointForURI(self, uri: object) -> InMemory:
+    def __call__(self, origin: object) -> InMemory:
         return self
 
     def connect(self, factory: Any) -> Any:

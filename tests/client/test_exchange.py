@@ -1,4 +1,7 @@
-"""Faults of the platform at the other end (THREATS.md), byte for byte, in memory."""
+"""Faults of the platform at the other end (THREATS.md), byte for byte, in memory.
+
+One suite for both ways to exchange: the relay's own, and treq.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError, TimeoutError
 
 from relay.errors import PermanentFailure, Reason, TemporaryFailure
-from tests.client.platformcase import PlatformCase
+from tests.client.platformcase import PlatformCase, ThroughTreq
 from tests.client.rawserver import ACCEPTED, CLOSE, http_answer
 
 JSON = b'{"tag":"t","to":"a@x","result":"ok"}'
@@ -217,3 +220,19 @@ class ConnectTests(FaultCase):
             self.platform.failure = error
             self.assert_failed(self.send(), TemporaryFailure, Reason.UNREACHABLE)
             self.assertEqual(self.labels, [label])
+
+
+class LostThroughTreqTests(ThroughTreq, LostTests):
+    """The same through treq."""
+
+
+class SizeThroughTreqTests(ThroughTreq, SizeTests):
+    """The same through treq."""
+
+
+class DeadlineThroughTreqTests(ThroughTreq, DeadlineTests):
+    """The same through treq."""
+
+
+class ConnectThroughTreqTests(ThroughTreq, ConnectTests):
+    """The same through treq."""

@@ -14,7 +14,8 @@ from twisted.python.failure import Failure as TwistedFailure
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 
 from relay import policy
-from relay.client.exchange import TLSFailure, no_answer
+from relay.client.connecting import TLSFailure
+from relay.client.exchange import no_answer
 from relay.client.platforms import Platforms
 from relay.errors import ConfigError, Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.spool.breaker import Breaker

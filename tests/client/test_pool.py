@@ -6,11 +6,9 @@ from pathlib import Path
 
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
-from twisted.web.http_headers import Headers
 
-from relay.client.agent import make_client
-from relay.client.exchange import exchange
-from relay.client.pool import KEPT
+from relay.client.pool import KEPT, make_client
+from relay.client.request import Request
 from relay.errors import ConfigError, PermanentFailure, Reason, TemporaryFailure
 from relay.policy import Platform
 from tests.client.platformcase import KEY, PlatformCase
@@ -154,8 +152,8 @@ class StaleTests(PlatformCase):
         """A POST of somebody else that has no Idempotency-Key is not repeated."""
         self.start([ACCEPTED], [CLOSE], [ACCEPTED])
         self.assert_sent(self.send())
-        url = "http://platform.test/other"
-        asked = self.ask(exchange(self.client, self.clock, "POST", url, Headers(), b"{}", seconds=9, limit=99))
+        other = Request("POST", "http://platform.test/other", body=(b"{}",))
+        asked = self.ask(self.client.exchange(other, seconds=9, limit=99))
         self.failureResultOf(asked)
         self.assertEqual(len(self.platform.requests), 2)
 

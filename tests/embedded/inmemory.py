@@ -53,7 +53,7 @@ class Held:
         self.stopped = True
 
 
-async def render(source: str, variables: Mapping[str, Any] | None) -> template.Rendered:
+async def render(source: str, variables: Mapping[str, Any]) -> str:
     """Rendering in this process."""
     return template.render(source, variables)
 

@@ -10,11 +10,10 @@ import sqlalchemy as sa
 from twisted.internet.defer import Deferred
 
 from relay import wire
-from relay.client import multipart
+from relay.client.bodies import Bodies
 from relay.embedded import accounts
 from relay.embedded.database import change, open_sqlite
 from relay.embedded.rules import Refused
-from relay.embedded.template import Rendered
 from relay.values import Attachment, Route
 from tests.embedded.inmemory import MESSAGE, BackendCase, Exchange, Held, Inline, Reply, ask
 
@@ -253,9 +252,9 @@ class IdempotencyTests(BackendCase):
         """A repetition of a message with variables is not rendered again."""
         rendered: list[str] = []
 
-        async def render(source: str, variables: Any) -> Rendered:
+        async def render(source: str, variables: Any) -> str:
             rendered.append(source)
-            return Rendered(source)
+            return source
 
         self.successResultOf(self.backend.close())
         self.start(render=render)
@@ -363,7 +362,7 @@ class FaultTests(BackendCase):
     def test_rendering_busy(self) -> None:
         """When too many templates wait the client is asked to come again."""
 
-        async def render(source: str, variables: Any) -> Rendered:
+        async def render(source: str, variables: Any) -> str:
             raise Refused(503, "Busy", "Too many templates wait")
 
         self.successResultOf(self.backend.close())
@@ -409,8 +408,9 @@ class FormTests(BackendCase):
         """What the relay's client writes is understood, and its repetition is the same message."""
         submission = wire.decode_submission(self.PAYLOAD[2], idempotency_key="K")
         submission = attrs.evolve(submission, attachments=(Attachment('ä "b".txt', "text/plain", b"hello"),))
-        kind, body = multipart.encode(submission)
-        headers = {"Content-Type": kind.decode(), "X-Auth-APIKey": self.backend.api_key, "Idempotency-Key": "K"}
+        kind, pieces = Bodies().encode(submission)
+        body = b"".join(pieces)
+        headers = {"Content-Type": kind, "X-Auth-APIKey": self.backend.api_key, "Idempotency-Key": "K"}
         first, again = (ask(self.site, "POST", SEND, headers, body) for _ in range(2))
         self.assertEqual(first.status, 200, first.body)
         self.assertEqual(first.json, again.json)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from attrs import evolve
 from cryptography import x509
@@ -27,8 +27,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from relay.client.agent import make_client
 from relay.client.backend import Backend
+from relay.client.endpoints import Endpoints, trust
+from relay.client.pool import make_client
 from relay.errors import Reason, TemporaryFailure
 from relay.policy import Platform
 from tests.client.platformcase import KEY, SUBMISSION
@@ -119,7 +120,8 @@ class SocketCase(TestCase):
 
     def backend(self, url: str, **policy: Any) -> Backend:
         settings = Platform(**policy)
-        client = make_client(Resolving(), settings)
+        endpoints = Endpoints(cast("Any", Resolving()), trust(settings.ca_file), settings.timeout)
+        client = make_client(self.clock, settings, endpoints)
         self.addCleanup(self.gone)
         self.addCleanup(client.close)
         return Backend(url, client, policy=settings, clock=self.clock, answered=self.labels.append)
