@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -57,7 +57,8 @@ class RelayService(MultiService):
     :ivar terminal: where the banner goes when it is a terminal.
     :ivar spool_thread: makes the thread that the spool is written in, of the reactor.
     :ivar sheds_privileges: whether the process starts as root and goes on as another user.
-    :ivar log_observer: what twistd shall log to, in place of its own; None leaves it.
+    :ivar log_observer: what twistd shall log to, in place of its own; None leaves it to *text_log*.
+    :ivar text_log: makes the observer that writes what twistd's would, for less, or None: twistd's own does.
     """
 
     def __init__(self, config: Config, reactor: Any) -> None:
@@ -66,6 +67,7 @@ class RelayService(MultiService):
         self.config = config
         self.terminal: TextIO | None = sys.__stdout__
         self.log_observer: ILogObserver | None = None
+        self.text_log: Callable[[], ILogObserver | None] = lambda: None
         self.sheds_privileges = False
         self.spool_thread: MakeThread = partial(WriterThread, waits=True)
         self._reactor = reactor
@@ -84,8 +86,10 @@ class RelayService(MultiService):
 
     def setServiceParent(self, parent: Any) -> None:
         """See :class:`twisted.application.service.IService`; an application takes our log observer with us."""
-        if self.log_observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.log_observer)
+        if isinstance(parent, Componentized):
+            observer = self.log_observer or self.text_log()
+            if observer is not None:
+                parent.setComponent(ILogObserver, observer)
         MultiService.setServiceParent(self, parent)
 
     # --- starting

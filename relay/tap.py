@@ -9,13 +9,17 @@ import errno
 import getopt
 import os
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import ILogObserver
 from twisted.python import usage
+from twisted.python.logfile import LogFile
 
 from relay import __version__
 from relay.config import KEYS, SPOOL, Config, effective, load
@@ -85,6 +89,7 @@ def makeService(options: Options) -> RelayService:
     :raises SystemExit: with everything that is wrong.
     """
     from relay import service
+    from relay.operate.log import JSONLines, TextLines
 
     twistd: Mapping[str, Any] = options.parent or {}
     _check_files(twistd)
@@ -97,7 +102,9 @@ def makeService(options: Options) -> RelayService:
         raise SystemExit(f"smtp-relay: {_listed(error)}") from None
     made.sheds_privileges = any(twistd.get(name) is not None for name in ("uid", "gid"))
     if options.configuration.log_format == "json":
-        made.log_observer = _json_observer(twistd)
+        made.log_observer = _observer(twistd, JSONLines)
+    else:
+        made.text_log = partial(_observer, twistd, TextLines)
     return made
 
 
@@ -143,16 +150,23 @@ def _logfile(twistd: Mapping[str, Any]) -> str:
     return str(twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log"))
 
 
-def _json_observer(twistd: Mapping[str, Any]) -> Any:
-    """JSON lines to where twistd would log, None where it was told another kind of log."""
-    from twisted.python.logfile import LogFile
-
-    from relay.operate.log import JSONLines
-
+def _observer(twistd: Mapping[str, Any], lines: Callable[[Any], ILogObserver]) -> ILogObserver | None:
+    """*lines* to where twistd would log, None where it was told another kind of log."""
     path = _logfile(twistd)
     if not path:
         return None
-    return JSONLines(sys.stdout if path == "-" else LogFile.fromFullPath(path))
+    return lines(sys.stdout if path == "-" else _rotated(path))
+
+
+def _rotated(path: str) -> LogFile:
+    """The log file, which begins anew when it is large and on SIGUSR1, as twistd's own does."""
+    from twisted.internet import reactor
+
+    file: LogFile = LogFile.fromFullPath(path)
+    untyped: Any = reactor
+    if not signal.getsignal(signal.SIGUSR1):
+        signal.signal(signal.SIGUSR1, lambda number, frame: untyped.callFromThread(file.rotate))
+    return file
 
 
 def _untyped(options: Any) -> Any:

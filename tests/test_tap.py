@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
 from twisted.application.service import IServiceMaker
+from twisted.logger import LogLevel
 from twisted.plugin import getPlugins
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
@@ -94,6 +96,18 @@ class OptionsTests(TapCase):
                 self.assertRegex(said, rf"^smtp-relay: twistd cannot write /.*--{name}=PATH$")
         options.parent = {"nodaemon": 1, "pidfile": "", "logfile": "-"}
         self.assertIsNone(tap.makeService(options).log_observer)
+
+    def test_text_log(self) -> None:
+        """Text goes where twistd would log it; a log that twistd was told of wins."""
+        self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
+        path = self.mktemp()
+        options = self.parse("--data", self.mktemp())
+        options.parent = {"logfile": path}
+        tap.makeService(options).text_log()({"log_format": "hello", "log_namespace": "x", "log_level": LogLevel.info})
+        self.assertEqual(Path(path).read_text(), "- [x#info] hello\n")
+        for told in ({"syslog": 1}, {"logger": "mine"}):
+            options.parent = {"logfile": path, **told}
+            self.assertIsNone(tap.makeService(options).text_log())
 
     def test_json_log(self) -> None:
         """JSON goes where twistd would log; a log that twistd was told of wins."""

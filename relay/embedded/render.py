@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 import relay
 from relay.embedded.rules import Refused
-from relay.embedded.template import TemplateError
+from relay.embedded.template import Rendered, TemplateError
 from relay.values import JSONObject
 
 #: ``-I`` keeps the environment and the working folder out of the child; its path is the parent's, given as arguments.
@@ -56,7 +56,7 @@ class Limits:
 @frozen
 class _Job:
     line: bytes
-    done: Deferred[str]
+    done: Deferred[Rendered]
 
 
 class Renderer:
@@ -73,16 +73,16 @@ class Renderer:
         self._waiting: deque[_Job] = deque()
         self._stopping = False
 
-    def render(self, source: str, variables: JSONObject) -> Deferred[str]:
-        """*source* with *variables*.
+    def render(self, source: str, variables: JSONObject | None) -> Deferred[Rendered]:
+        """*source* with *variables*; without any it is looked at for mistakes and comes back as it is.
 
         :raises TemplateError: a mistake in it, or a limit it went past.
         :raises Refused: 503, too many bodies wait already, or the service stops.
         """
         if self._stopping or len(self._waiting) >= self._limits.waiting:
             return fail(Refused(503, "Busy", "Too many templates wait to be rendered, try again later"))
-        line = json.dumps({"source": source, "variables": dict(variables)}).encode() + b"\n"
-        job = _Job(line, Deferred())
+        given = None if variables is None else dict(variables)
+        job = _Job(json.dumps({"source": source, "variables": given}).encode() + b"\n", Deferred())
         self._waiting.append(job)
         self._assign()
         return job.done
@@ -189,9 +189,9 @@ class _Process(ProcessProtocol):
             # Free first: what the answer sets off may want to render.
             self._free(self)
         if "body" in said:
-            job.done.callback(said["body"])
+            job.done.callback(Rendered(said["body"], tuple(said.get("undefined", ()))))
         else:
-            job.done.errback(TemplateError(said["error"]))
+            job.done.errback(TemplateError(said["error"], said.get("line")))
 
     def _finish(self) -> _Job | None:
         job, self._job = self._job, None

@@ -1,7 +1,8 @@
 """A process that renders templates: a JSON line in, a JSON line out, within limits (THREATS.md, "Jinja2").
 
-In: ``{"source": str, "variables": object}``.  Out: ``{"body": str}`` or ``{"error": str}``; with ``"ends": true``
-the process takes no more.  :mod:`relay.embedded.render` starts it, watches the clock and restarts it.
+In: ``{"source": str, "variables": object or null}``, null for a look at the source alone.  Out: ``{"body": str,
+"undefined": [str]}`` or ``{"error": str, "line": number or null}``; with ``"ends": true`` the process takes no more.
+:mod:`relay.embedded.render` starts it, watches the clock and restarts it.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ def answer(line: bytes) -> dict[str, Any]:
     """What becomes of one request."""
     request = json.loads(line)
     try:
-        return {"body": template.render(request["source"], request["variables"])}
+        rendered = template.render(request["source"], request["variables"])
     except template.TemplateError as error:
-        return {"error": str(error)[:1000]}
+        return {"error": error.words[:1000], "line": error.line}
+    return {"body": rendered.text, "undefined": rendered.undefined}
 
 
 def main(memory: int, cpu: int) -> None:

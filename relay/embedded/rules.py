@@ -60,21 +60,24 @@ def wrong(description: str) -> Refused:
 def check(submission: Submission, tenant: Tenant) -> Submission:
     """*submission* as it is stored: tag lower-cased, route an id, no text that a database refuses.
 
+    :param submission: its template, where it names one, is applied already.
     :raises Refused: 400 for a wrong parameter, 403 for what this account does not have.
     """
     for name in wire.TEXT_FIELDS:
         if name != "body":
-            _check_line(name, getattr(submission, name))
+            check_line(name, getattr(submission, name))
     _check_recipient(submission.to)
-    _check_variables(submission.variables)
-    checked = attrs.evolve(submission, tag=_tag(submission.tag), body=storable(submission.body))
-    if checked.template:
-        raise Refused(403, "Template not available", f"This account has no such template: {checked.template}")
+    checked = attrs.evolve(submission, tag=tag(submission.tag), body=storable(submission.body))
     if not checked.subject.strip():
         raise wrong("subject: is missing")
-    if not checked.body.strip():
+    if not checked.body.strip() and not checked.template:
         raise wrong("body: is missing; it may be empty only with a template")
     return attrs.evolve(checked, route=_route(checked.route, tenant))
+
+
+def shown(text: str) -> str:
+    """*text* of a client's as it may stand in an error."""
+    return _CONTROL.sub("\ufffd", text.strip())[:100]
 
 
 def storable(text: str) -> str:
@@ -82,7 +85,7 @@ def storable(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text)
 
 
-def _check_variables(variables: JSONObject | None) -> None:
+def check_variables(variables: JSONObject | None) -> None:
     """Bound what every later step walks through: how deep that goes by itself depends on the Python.
 
     :raises Refused: 400, the variables are nested too deeply.
@@ -114,8 +117,11 @@ def attachment(given: Attachment) -> Attachment:
     )
 
 
-def _check_line(name: str, value: str) -> None:
-    """A control character in a header field would be a header of its own one day."""
+def check_line(name: str, value: str) -> None:
+    """A control character in a header field would be a header of its own one day.
+
+    :raises Refused: 400, *value* is too long or not one line.
+    """
     if len(value) > LONGEST_FIELD:
         raise wrong(f"{name}: is longer than {LONGEST_FIELD} characters")
     if _CONTROL.search(value):
@@ -125,9 +131,14 @@ def _check_line(name: str, value: str) -> None:
 def _check_recipient(to: str) -> None:
     if not to.strip():
         raise wrong("to: is missing")
-    local, _, domain = to.rpartition("@")
-    if not _ADDRESS.fullmatch(to) or len(local) > 64 or len(domain) > 255:
+    if not is_address(to):
         raise wrong(f"to: is not an address like name@example.com: {to[:100]}")
+
+
+def is_address(text: str) -> bool:
+    """Whether *text* is an address alone, as RFC 5321 section 4.1.2 has them, within its lengths."""
+    local, _, domain = text.rpartition("@")
+    return bool(_ADDRESS.fullmatch(text)) and len(local) <= 64 and len(domain) <= 255
 
 
 def _inside(value: object) -> Iterable[object]:
@@ -136,11 +147,15 @@ def _inside(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 
-def _tag(given: str) -> str:
-    tag = given.strip().lower() or UNTAGGED
-    if not _TAG.fullmatch(tag):
-        raise wrong(f"tag: must be at most {LONGEST_TAG} of a-z 0-9 . _ - and is {tag[:100]}")
-    return tag
+def tag(given: str) -> str:
+    """*given* as tags are kept.
+
+    :raises Refused: 400, it is none.
+    """
+    name = given.strip().lower() or UNTAGGED
+    if not _TAG.fullmatch(name):
+        raise wrong(f"tag: must be at most {LONGEST_TAG} of a-z 0-9 . _ - and is {name[:100]}")
+    return name
 
 
 def _route(given: str, tenant: Tenant) -> str:

@@ -7,20 +7,51 @@ in a process of its own (:mod:`relay.embedded.render_worker`), by nobody else bu
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
 
 from relay.values import JSONObject
+
+if TYPE_CHECKING:
+    from jinja2 import Template, Undefined
 
 #: Largest template and rendered body, in characters.
 LONGEST_SOURCE = 2_097_152
 LONGEST_OUTPUT = 8_388_608
+
+#: Most undefined variables that are named, and of each so many characters.
+MOST_UNDEFINED = 50
+LONGEST_NAME = 100
 
 _NAME = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 class TemplateError(Exception):
-    """A template that cannot be rendered; the text says why, with the line where it is known."""
+    """A template that cannot be rendered; as text, the line where it is known, and why.
+
+    :ivar words: why.
+    :ivar line: counted from 1, None where it is not known.
+    """
+
+    def __init__(self, words: str, line: int | None = None) -> None:
+        super().__init__(f"line {line}: {words}" if line else words)
+        self.words = words
+        self.line = line
+
+
+@frozen
+class Rendered:
+    """What became of a template.
+
+    :ivar undefined: the variables that it showed or walked through and that were not there, each once.
+    """
+
+    text: str
+    undefined: tuple[str, ...] = ()
 
 
 def replace(text: str, variables: JSONObject, longest: int) -> str:
@@ -46,35 +77,87 @@ def replace(text: str, variables: JSONObject, longest: int) -> str:
     return "".join(pieces)
 
 
-def render(source: str, variables: JSONObject) -> str:
+def unknown(text: str, variables: JSONObject) -> tuple[str, ...]:
+    """The names in *text* that :func:`replace` leaves as they stand."""
+    return tuple(dict.fromkeys(found[1] for found in _NAME.finditer(text) if _value(found, variables) == found[0]))
+
+
+def render(source: str, variables: JSONObject | None) -> Rendered:
     """*source* with *variables*, by Jinja2: sandboxed, autoescape on, without globals and without a loader.
 
+    A variable that is not there is nothing where it is shown, and is named in the result.
+
+    :param variables: None: *source* is compiled, for its mistakes, and comes back as it is.
     :raises TemplateError: a mistake in the template, or a result that is too long.
     :raises MemoryError: it needs more than the process may have.
     """
-    # Not at the top: only the processes that render pay for the import.
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
     if len(source) > LONGEST_SOURCE:
         raise TemplateError(f"the template is longer than {LONGEST_SOURCE} characters")
-    environment = ImmutableSandboxedEnvironment(autoescape=True, keep_trailing_newline=True)
-    environment.globals.clear()
-    pieces: list[str] = []
-    length = 0
+    undefined: dict[str, None] = {}
     try:
-        for piece in environment.from_string(source).generate(dict(variables)):
-            length += len(piece)
-            if length > LONGEST_OUTPUT:
-                raise TemplateError(f"the result is longer than {LONGEST_OUTPUT} characters")
-            pieces.append(piece)
+        compiled = _compiled(source, undefined)
+        text = source if variables is None else _generated(compiled, variables)
     except (TemplateError, MemoryError):
         raise
     except RecursionError:
         raise TemplateError("the template is nested too deeply") from None
     except Exception as error:
         # Whatever a filter raises on a value it does not like is the template's mistake.
-        raise TemplateError(_said(error)) from None
+        raise _mistake(error) from None
+    return Rendered(text, tuple(undefined))
+
+
+def _compiled(source: str, undefined: dict[str, None]) -> Template:
+    """The template, which notes in *undefined* what it misses."""
+    # Not at the top: only the processes that render pay for the import.
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def note(name: str) -> None:
+        if len(undefined) < MOST_UNDEFINED:
+            undefined.setdefault(name[:LONGEST_NAME])
+
+    environment = ImmutableSandboxedEnvironment(autoescape=True, keep_trailing_newline=True, undefined=_noting(note))
+    environment.globals.clear()
+    return environment.from_string(source)
+
+
+def _generated(compiled: Template, variables: JSONObject) -> str:
+    pieces: list[str] = []
+    length = 0
+    for piece in compiled.generate(dict(variables)):
+        length += len(piece)
+        if length > LONGEST_OUTPUT:
+            raise TemplateError(f"the result is longer than {LONGEST_OUTPUT} characters")
+        pieces.append(piece)
     return "".join(pieces)
+
+
+def _noting(note: Callable[[str], None]) -> type[Undefined]:
+    """Jinja2's Undefined, which notes its name when it is shown or walked through.
+
+    A test (``{% if name %}``, ``is defined``, ``|default``) is no use of it: it is there for what may be missing.
+    """
+    from jinja2 import Undefined
+
+    class Noting(Undefined):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            self._note()
+            return super().__str__()
+
+        def __iter__(self) -> Any:
+            self._note()
+            return super().__iter__()
+
+        def __len__(self) -> int:
+            self._note()
+            return super().__len__()
+
+        def _note(self) -> None:
+            note(str(self._undefined_name or "unnamed"))
+
+    return Noting
 
 
 def _value(found: re.Match[str], variables: JSONObject) -> str:
@@ -86,11 +169,10 @@ def _value(found: re.Match[str], variables: JSONObject) -> str:
     return str(value) if isinstance(value, int | float) else found[0]
 
 
-def _said(error: Exception) -> str:
+def _mistake(error: Exception) -> TemplateError:
     """Jinja2's words, with the line of the template."""
-    line = getattr(error, "lineno", None) or _line(error.__traceback__)
     words = getattr(error, "message", None) or str(error) or type(error).__name__
-    return f"line {line}: {words}" if line else words
+    return TemplateError(words, getattr(error, "lineno", None) or _line(error.__traceback__))
 
 
 def _line(traceback: TracebackType | None) -> int | None:

@@ -53,7 +53,7 @@ class Held:
         self.stopped = True
 
 
-async def render(source: str, variables: Mapping[str, Any]) -> str:
+async def render(source: str, variables: Mapping[str, Any] | None) -> template.Rendered:
     """Rendering in this process."""
     return template.render(source, variables)
 

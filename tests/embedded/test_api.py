@@ -14,6 +14,7 @@ from relay.client.bodies import Bodies
 from relay.embedded import accounts
 from relay.embedded.database import change, open_sqlite
 from relay.embedded.rules import Refused
+from relay.embedded.template import Rendered
 from relay.values import Attachment, Route
 from tests.embedded.inmemory import MESSAGE, BackendCase, Exchange, Held, Inline, Reply, ask
 
@@ -252,9 +253,9 @@ class IdempotencyTests(BackendCase):
         """A repetition of a message with variables is not rendered again."""
         rendered: list[str] = []
 
-        async def render(source: str, variables: Any) -> str:
+        async def render(source: str, variables: Any) -> Rendered:
             rendered.append(source)
-            return source
+            return Rendered(source)
 
         self.successResultOf(self.backend.close())
         self.start(render=render)
@@ -362,7 +363,7 @@ class FaultTests(BackendCase):
     def test_rendering_busy(self) -> None:
         """When too many templates wait the client is asked to come again."""
 
-        async def render(source: str, variables: Any) -> str:
+        async def render(source: str, variables: Any) -> Rendered:
             raise Refused(503, "Busy", "Too many templates wait")
 
         self.successResultOf(self.backend.close())

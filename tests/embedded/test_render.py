@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relay.embedded.render import Limits, Renderer
 from relay.embedded.rules import Refused
-from relay.embedded.template import TemplateError
+from relay.embedded.template import Rendered, TemplateError
 
 
 class Child:
@@ -72,10 +72,10 @@ class RendererTests(SynchronousTestCase):
         self.renderer = Renderer(self.reactor, Limits(processes=2, waiting=3, memory=7, cpu=8, wall=9.0))
         self.children = self.reactor.children
 
-    def render(self, source: str = "a") -> Deferred[str]:
+    def render(self, source: str = "a") -> Deferred[Rendered]:
         return self.renderer.render(source, {"name": "Zoë"})
 
-    def refused(self, done: Deferred[str], words: str) -> None:
+    def refused(self, done: Deferred[Rendered], words: str) -> None:
         self.assertIn(words, str(self.failureResultOf(done, TemplateError).value))
 
     def test_lazy(self) -> None:
@@ -87,7 +87,7 @@ class RendererTests(SynchronousTestCase):
             (child,) = self.children
             self.assertEqual(child.written[-1], {"source": str(number), "variables": {"name": "Zoë"}})
             child.say(body=f"<{number}>")
-            self.assertEqual(self.successResultOf(done), f"<{number}>")
+            self.assertEqual(self.successResultOf(done), Rendered(f"<{number}>"))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_limits(self) -> None:
@@ -107,7 +107,7 @@ class RendererTests(SynchronousTestCase):
         self.children[1].say(body="two")
         self.children[1].say(body="three")
         self.children[0].say(body="zero")
-        self.assertEqual([self.successResultOf(each) for each in done], ["zero", "one", "two", "three"])
+        self.assertEqual([self.successResultOf(each).text for each in done], ["zero", "one", "two", "three"])
 
     def test_bounded(self) -> None:
         """When too many wait, the next is asked to come again."""
@@ -119,10 +119,21 @@ class RendererTests(SynchronousTestCase):
     def test_mistake(self) -> None:
         """A mistake in the template is told, and the process goes on."""
         done = self.render()
-        self.children[0].say(error="line 1: no")
-        self.refused(done, "line 1: no")
+        self.children[0].say(error="no", line=3)
+        self.refused(done, "line 3: no")
         self.render()
         self.assertEqual(len(self.children), 1)
+
+    def test_undefined(self) -> None:
+        """What a body missed comes with it."""
+        done = self.render()
+        self.children[0].say(body="x", undefined=["name"])
+        self.assertEqual(self.successResultOf(done), Rendered("x", ("name",)))
+
+    def test_source_alone(self) -> None:
+        """Without variables the process is asked to look at the source only."""
+        self.renderer.render("a", None)
+        self.assertIsNone(self.children[0].written[-1]["variables"])
 
     def test_wall_clock(self) -> None:
         """A body that takes too long is refused, its process killed, and the next gets a new one."""
@@ -136,7 +147,7 @@ class RendererTests(SynchronousTestCase):
         self.refused(done, "too much time")
         again = self.render()
         self.children[1].say(body="x")
-        self.assertEqual(self.successResultOf(again), "x")
+        self.assertEqual(self.successResultOf(again).text, "x")
 
     def test_cpu_time(self) -> None:
         """A process that its CPU limit ended is a template that takes too much time."""
@@ -153,7 +164,7 @@ class RendererTests(SynchronousTestCase):
         self.assertEqual(len(self.children), 3)
         self.children[1].say(body="one")
         self.children[2].say(body="two")
-        self.assertEqual([self.successResultOf(each) for each in done[1:]], ["one", "two"])
+        self.assertEqual([self.successResultOf(each).text for each in done[1:]], ["one", "two"])
 
     def test_memory(self) -> None:
         """A process that ran out of memory says so and is given nothing more."""

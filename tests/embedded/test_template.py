@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from relay.embedded.template import LONGEST_OUTPUT, LONGEST_SOURCE, TemplateError, render, replace
+from relay.embedded.template import LONGEST_OUTPUT, LONGEST_SOURCE, Rendered, TemplateError, render, replace, unknown
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
@@ -48,6 +48,10 @@ class ReplaceTests(SynchronousTestCase):
         self.assertRaises(TemplateError, replace, "{{a}}{{a}}y", {"a": "x" * 50}, 100)
         self.assertRaises(TemplateError, replace, "{{a}}" * 100_000, {"a": "x" * 1_000_000}, 1000)
 
+    def test_unknown(self) -> None:
+        """The names that stay are told, each once."""
+        self.assertEqual(unknown("{{a}} {{ b }} {{c}} {{c}} {{l}} {{d|x}}", {"a": 1, "b": None, "l": []}), ("c", "l"))
+
     @settings(max_examples=200, deadline=None)
     @given(st.text(alphabet="{} ab\n", max_size=60), st.dictionaries(st.sampled_from("ab"), JSON))
     def test_anything(self, text: str, variables: dict[str, Any]) -> None:
@@ -70,16 +74,36 @@ class RenderTests(SynchronousTestCase):
             "{% macro li(x) %}<li>{{ x }}</li>{% endmacro %}{% set n = items|length %}"
             "{% if n > 1 %}{{ n }}{% endif %}{% for i in items %}{{ li(i.name|upper) }}{% endfor %}{{ none }}\n"
         )
-        self.assertEqual(render(source, {"items": [{"name": "a"}, {"name": "b&"}]}), "2<li>A</li><li>B&amp;</li>None\n")
+        items = [{"name": "a"}, {"name": "b&"}]
+        self.assertEqual(render(source, {"items": items}).text, "2<li>A</li><li>B&amp;</li>None\n")
 
     def test_escaped(self) -> None:
         """Values are escaped; ``safe`` is the template's own decision."""
-        self.assertEqual(render("{{ a }} {{ a|safe }}", {"a": "<b>"}), "&lt;b&gt; <b>")
+        self.assertEqual(render("{{ a }} {{ a|safe }}", {"a": "<b>"}).text, "&lt;b&gt; <b>")
 
     def test_undefined(self) -> None:
         """An unknown variable is nothing; what hangs on it is a mistake with its line."""
-        self.assertEqual(render("[{{ a }}]", {}), "[]")
+        self.assertEqual(render("[{{ a }}]", {}).text, "[]")
         self.refused("x\n\n{{ a.b }}", "line 3", "'a' is undefined")
+
+    def test_undefined_named(self) -> None:
+        """What a template shows or walks through and does not find is named once, what it asks for is not."""
+        source = "{{ a }}{{ a }}{{ o.x }}{% for b in list %}{% endfor %}{{ up|upper }}{{ n|length }}"
+        self.assertEqual(render(source, {"o": {}}).undefined, ("a", "x", "list", "up", "n"))
+        asked = "{% if a %}{% endif %}{{ b|default('x') }}{{ c is defined }}{% if 0 %}{{ d }}{% endif %}{{ given }}"
+        self.assertEqual(render(asked, {"given": ""}), Rendered("xFalse"))
+
+    def test_undefined_bounded(self) -> None:
+        """However many are missing, the list of them stays short."""
+        source = "".join(f"{{{{ a{number}{'x' * 500} }}}}" for number in range(500))
+        undefined = render(source, {}).undefined
+        self.assertEqual((len(undefined), max(map(len, undefined))), (50, 100))
+
+    def test_source_alone(self) -> None:
+        """Without variables a mistake is found and nothing is rendered, so nothing can be missing."""
+        self.assertEqual(render("{{ a.b.c }}", None), Rendered("{{ a.b.c }}"))
+        error = self.assertRaises(TemplateError, render, "a\n{{ a b }}", None)
+        self.assertEqual((error.line, error.words), (2, "expected token 'end of print statement', got 'b'"))
 
     def test_mistakes(self) -> None:
         """A mistake comes with its line and Jinja2's words."""
@@ -121,7 +145,7 @@ class RenderTests(SynchronousTestCase):
             "{% macro m() %}{{ caller.__globals__ }}{% endmacro %}{{ m.__globals__ }}",
         ):
             try:
-                said = render(source, {"a": {}, "l": [1]})
+                said = render(source, {"a": {}, "l": [1]}).text
             except TemplateError:
                 continue
             self.assertEqual(said.strip("0"), "", source)
@@ -144,6 +168,6 @@ class RenderTests(SynchronousTestCase):
     def test_anything(self, words: list[str], variables: dict[str, Any]) -> None:
         """Any template with any variables is rendered or refused."""
         try:
-            self.assertIsInstance(render(" ".join(words), variables), str)
+            self.assertIsInstance(render(" ".join(words), variables).text, str)
         except TemplateError as error:
             self.assertTrue(str(error))

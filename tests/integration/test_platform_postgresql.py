@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from relay.embedded.database import open_postgresql
 from tests.contract.test_platform_schema import SchemaContract
 from tests.contract.test_routes_contract import RoutesContract
+from tests.contract.test_templates_contract import TemplatesContract
 from tests.integration import postgresql
 
 
@@ -20,6 +21,15 @@ class SchemaTests(SchemaContract, SynchronousTestCase):
 
 class RoutesTests(RoutesContract, SynchronousTestCase):
     """Its routes."""
+
+    def setUp(self) -> None:
+        self.engine = open_postgresql(postgresql.new_database(self))
+        self.addCleanup(self.engine.dispose)
+        self.prepare()
+
+
+class TemplatesTests(TemplatesContract, SynchronousTestCase):
+    """Its templates."""
 
     def setUp(self) -> None:
         self.engine = open_postgresql(postgresql.new_database(self))

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from relay.embedded.render import Limits, Renderer
-from relay.embedded.template import TemplateError
+from relay.embedded.template import Rendered, TemplateError
 
 #: Long enough for a start on a busy machine; a burning template meets the CPU limit first.
 LIMITS = Limits(processes=1, memory=268_435_456, cpu=1, wall=60.0)
@@ -30,14 +30,13 @@ class RenderLimitsTests(TestCase):
 
     async def _check(self, source: str, words: str, variables: dict[str, Any]) -> None:
         try:
-            said = await self.renderer.render(source, variables)
+            said = (await self.renderer.render(source, variables)).text
         except TemplateError as error:
             self.assertIn(words, str(error))
         else:
             self.fail(f"rendered to {len(said)} characters: {said[:100]}")
-        self.assertEqual(
-            await self.renderer.render("<p>{{ a }}</p>", {"a": "Zoë & \U0001f600"}), "<p>Zoë &amp; \U0001f600</p>"
-        )
+        after = await self.renderer.render("<p>{{ a }}{{ b }}</p>", {"a": "Zoë & \U0001f600"})
+        self.assertEqual(after, Rendered("<p>Zoë &amp; \U0001f600</p>", ("b",)))
 
     # Time
 
@@ -139,8 +138,8 @@ class ConfinedTests(TestCase):
         self.addCleanup(renderer.stop)
         rendering = [renderer.render("{{ n }}" + "x" * 5000, {"n": number}) for number in range(200)]
 
-        def compare(said: list[str]) -> None:
-            self.assertEqual([each.rstrip("x") for each in said], [str(number) for number in range(200)])
+        def compare(said: list[Rendered]) -> None:
+            self.assertEqual([each.text.rstrip("x") for each in said], [str(number) for number in range(200)])
 
         return gatherResults(rendering).addCallback(compare)
 
@@ -150,7 +149,7 @@ class ConfinedTests(TestCase):
         self.addCleanup(renderer.stop)
         source = "<p>é{{ a }}</p>" + "<td>text</td>" * 80_000
         done = renderer.render(source, {"a": "x" * 1_000_000})
-        return done.addCallback(lambda said: self.assertEqual(len(said), len(source) - 7 + 1_000_000))
+        return done.addCallback(lambda said: self.assertEqual(len(said.text), len(source) - 7 + 1_000_000))
 
     def test_gone_with_us(self) -> Deferred[None]:
         """After stop no process is left."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 
-from twisted.logger import Logger, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import Logger, LogLevel, LogPublisher, formatEvent, globalLogPublisher, textFileLogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
 from relay.errors import PermanentFailure, Reason, TemporaryFailure
@@ -113,6 +113,55 @@ class Messages(LogCase):
         outcomes = (Outcome("b@example.com", TemporaryFailure(Reason.BUSY)),)
         log.log_record(record(result="temporary", reason="busy", outcomes=outcomes))
         self.assertEqual(len(self.lines()), 1)
+
+
+class Text(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.file, self.expected = io.StringIO(), io.StringIO()
+        self.log = Logger(
+            "relay.test", observer=LogPublisher(log.TextLines(self.file), textFileLogObserver(self.expected))
+        )
+
+    def test_line(self) -> None:
+        """A line has the time with its offset, where it comes from, its level and its words."""
+        self.log.info("accepted {id}", id="01ABC", ms=1.5)
+        self.assertRegex(
+            self.file.getvalue(), r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[relay\.test#info\] accepted 01ABC\n$"
+        )
+
+    def test_same_as_twisted(self) -> None:
+        """Whatever is logged, and however, the log is what twistd would write."""
+        self.log.warn("{thing.real} {n:>4} {name!r} {{}}", thing=1, n=2, name="é\n")
+        self.log.debug("{call()} {thing.bit_length()}", call=lambda: "called", thing=7)
+        self.log.info("several\nlines")
+        self.log.info("{missing} {0}")
+        self.log.info("")
+        self.log.info(None)
+        self.log.error("system", log_system="-")
+        self.log.info("unprintable {thing}", thing=Unprintable())
+        try:
+            raise ValueError("broken\nhere")
+        except ValueError:
+            self.log.failure("it failed")
+        for event in ({}, {"log_format": b"octets"}, {"log_format": "no time"}, {"log_text": "old", "log_system": "x"}):
+            self.log.observer(event)
+        self.assertEqual(self.file.getvalue(), self.expected.getvalue())
+        self.assertGreater(len(self.file.getvalue().splitlines()), 15)
+
+    def test_time(self) -> None:
+        """The time is that of the event, second for second, also when the clock goes back."""
+        for when in (1_700_000_000.0, 1_700_000_000.75, 1_700_000_001.0, 1_700_000_000.5, 0.25, -1.5):
+            self.log.observer({"log_format": "tick", "log_time": when})
+        self.assertEqual(self.file.getvalue(), self.expected.getvalue())
+
+
+class Unprintable:
+    """An object without words."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    __repr__ = __str__
 
 
 class JSON(SynchronousTestCase):

@@ -16,10 +16,12 @@ from relay.embedded.accounts import Tenant
 from relay.embedded.database import Database, Query, T
 from relay.embedded.resource import Answer, Endpoint
 from relay.embedded.rules import Refused
+from relay.embedded.template import Rendered
 from relay.values import JSONObject
 
-#: Renders a body; raises :class:`~relay.embedded.template.TemplateError`, or :class:`Refused` when it is too busy.
-Render = Callable[[str, JSONObject], Awaitable[str]]
+#: Renders a body, or without variables looks at it for mistakes; raises
+#: :class:`~relay.embedded.template.TemplateError`, or :class:`Refused` when it is too busy.
+Render = Callable[[str, "JSONObject | None"], Awaitable[Rendered]]
 
 _log = Logger()
 

@@ -6,15 +6,19 @@ from functools import partial
 from typing import Any, ClassVar
 
 import attrs
+import sqlalchemy as sa
 from twisted.web.server import Request
 
 from relay import wire
-from relay.embedded import forms, rules, store, template
+from relay.embedded import forms, rules, store, template, templates
 from relay.embedded.accounts import Tenant
-from relay.embedded.api.core import AccountEndpoint, body, header
+from relay.embedded.api.core import AccountEndpoint, Platform, body, header
 from relay.embedded.resource import Answer
 from relay.embedded.rules import Refused
 from relay.values import Submission
+
+#: The fields that get ``{{name}}`` replaced (HTTP_CONTRACT.md).
+REPLACED = ("subject", "fromname", "fromemail", "replyto")
 
 
 class Send(AccountEndpoint):
@@ -24,53 +28,88 @@ class Send(AccountEndpoint):
 
     async def of(self, tenant: Tenant, request: Request) -> Answer:
         posted = forms.read(header(request, "Content-Type"), header(request, "Content-Encoding"), body(request))
-        submission = rules.check(_submission(request, posted), tenant)
-        fingerprint = rules.fingerprint(submission)
-        id = None
-        if submission.variables is not None and submission.idempotency_key:
-            # A repetition is answered as before, without rendering again.
-            key = submission.idempotency_key
-            id = await self._platform.read(
-                lambda connection: store.repeated(connection, tenant.id, key, fingerprint, self._platform.now())
-            )
-        if id is None:
-            new = self._new(tenant, await self._rendered(submission), posted.payload, fingerprint)
-            id = await self._platform.write(partial(store.add, new=new))
-        return Answer(wire.encode_accepted(tag=submission.tag, to=submission.to, id=id))
+        given = _submission(request, posted)
+        tag, id = await submit(self._platform, tenant, given, posted.payload)
+        return Answer(wire.encode_accepted(tag=tag, to=given.to, id=id))
 
-    def _new(self, tenant: Tenant, final: Submission, payload: bytes, fingerprint: str) -> store.New:
-        """What is stored: *final* as it would be sent, and *payload* as it came."""
-        same = {each.name: getattr(final, each.name) for each in attrs.fields(store.Fields) if each.name != "recipient"}
-        return store.New(
-            account=tenant.id,
-            id=self._platform.new_id(),
-            created=self._platform.now(),
-            fields=store.Fields(recipient=final.to, **same),
-            posted=payload,
-            rendered=None if final.variables is None else final.body,
-            size=len(final.body.encode()),
-            idempotency_key=final.idempotency_key,
-            fingerprint=fingerprint,
-            attachments=final.attachments,
-        )
 
-    async def _rendered(self, submission: Submission) -> Submission:
-        """*submission* with its variables put in, where it has any.
+async def submit(platform: Platform, tenant: Tenant, given: Submission, payload: bytes) -> tuple[str, str]:
+    """Take a message, or know it again; its tag and its id.
 
-        :raises Refused: 400, and what is wrong with the template.
-        """
-        variables = submission.variables
-        if variables is None:
-            return submission
-        name = "body"
-        try:
-            rendered = await self._platform.render(submission.body, variables)
-            changed: dict[str, Any] = {"body": rules.storable(rendered)}
-            for name in ("subject", "fromname", "fromemail", "replyto"):
-                changed[name] = template.replace(getattr(submission, name), variables, rules.LONGEST_FIELD)
-        except template.TemplateError as error:
-            raise Refused(400, "Template error", f"{name}: {error}") from None
-        return attrs.evolve(submission, **changed)
+    :param payload: the JSON as it came.
+    :raises Refused: what is wrong with it.
+    """
+    rules.check_variables(given.variables)
+    # Of what the client wrote, so that a template which is saved meanwhile makes no other message of it.
+    fingerprint = rules.fingerprint(given)
+    if given.idempotency_key and (given.variables is not None or given.template.strip()):
+        # A repetition is answered as before, without rendering again.
+        find = partial(_known, account=tenant.id, key=given.idempotency_key, fingerprint=fingerprint)
+        known = await platform.read(partial(find, now=platform.now()))
+        if known is not None:
+            return known
+    used = await _template(platform, tenant, given)
+    submission = rules.check(given if used is None else templates.applied(used, given), tenant)
+    final = await _rendered(platform, submission)
+    new = _new(platform, tenant, final, payload, fingerprint)
+    return final.tag, await platform.write(partial(store.add, new=new))
+
+
+def _known(connection: sa.Connection, account: int, key: str, fingerprint: str, now: float) -> tuple[str, str] | None:
+    """The tag and the id of the message that *key* stands for."""
+    id = store.repeated(connection, account, key, fingerprint, now)
+    found = None if id is None else store.one(connection, account, id)
+    return None if found is None else (found[0].fields.tag, found[0].id)
+
+
+def _new(platform: Platform, tenant: Tenant, final: Submission, payload: bytes, fingerprint: str) -> store.New:
+    """What is stored: *final* as it would be sent, and *payload* as it came."""
+    same = {each.name: getattr(final, each.name) for each in attrs.fields(store.Fields) if each.name != "recipient"}
+    return store.New(
+        account=tenant.id,
+        id=platform.new_id(),
+        created=platform.now(),
+        fields=store.Fields(recipient=final.to, **same),
+        posted=payload,
+        rendered=final.body if final.template or final.variables is not None else None,
+        size=len(final.body.encode()),
+        idempotency_key=final.idempotency_key,
+        fingerprint=fingerprint,
+        attachments=final.attachments,
+    )
+
+
+async def _template(platform: Platform, tenant: Tenant, given: Submission) -> templates.Template | None:
+    """The template that *given* names.
+
+    :raises Refused: 403, the account has none of this id.
+    """
+    id = given.template
+    if not id.strip():
+        return None
+    found = await platform.read(lambda connection: templates.one(connection, tenant.id, id))
+    if found is None:
+        raise Refused(403, "Template not available", f"This account has no such template: {rules.shown(id)}")
+    return found
+
+
+async def _rendered(platform: Platform, submission: Submission) -> Submission:
+    """*submission* with its variables put in, where it has any.
+
+    :raises Refused: 400, and what is wrong with the template.
+    """
+    variables = submission.variables
+    if variables is None:
+        return submission
+    name = "body"
+    try:
+        rendered = await platform.render(submission.body, variables)
+        changed: dict[str, Any] = {"body": rules.storable(rendered.text)}
+        for name in REPLACED:
+            changed[name] = template.replace(getattr(submission, name), variables, rules.LONGEST_FIELD)
+    except template.TemplateError as error:
+        raise Refused(400, "Template error", f"{name}: {error}") from None
+    return attrs.evolve(submission, **changed)
 
 
 def _submission(request: Request, posted: forms.Posted) -> Submission:
