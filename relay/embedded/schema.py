@@ -194,7 +194,8 @@ idempotency = sa.Table(
 #: One row a submission, as it would be sent: the fields are those after rendering.  What is big is in ``contents``.
 #: *status* is one of :class:`relay.embedded.store.Status`; *answer* the last answer of the route, or for a refused
 #: message the reply that the client got; *updated* when either changed; *resent* the id of the message that this one
-#: repeats.
+#: repeats; *words* is what it is found by (:mod:`relay.embedded.words`), in an index that each database has in its own
+#: way: ``search`` of SQLite's FTS5, ``messages_search`` of PostgreSQL's GIN.
 messages = sa.Table(
     "messages",
     metadata,
@@ -220,8 +221,11 @@ messages = sa.Table(
     _count("attempts"),
     _text("answer"),
     _text("resent"),
+    _text("words"),
     sa.UniqueConstraint("account", "id"),
     sa.Index("messages_newest", "account", "seq"),
+    sa.Index("messages_created", "created"),
+    sa.Index("messages_status", "account", "status", "seq"),
     sa.Index("messages_tag", "account", "tag", "seq"),
     sa.Index("messages_request", "account", "request_id"),
 )

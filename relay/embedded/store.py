@@ -1,4 +1,8 @@
-"""The messages: what is kept of each submission, and how it is found again.  Every query carries the account."""
+"""The messages: what is kept of each submission and of what became of it.
+
+Whoever reads them gives the account; :mod:`relay.embedded.listing` finds them.  Statuses are changed here alone,
+because what the dashboard counts changes with them.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,39 @@ import attrs
 import sqlalchemy as sa
 from attrs import field, frozen
 
-from relay.embedded import rules
-from relay.embedded.schema import attachments, contents, idempotency, inserted, messages, tags
+from relay.embedded import rules, tallies, words
+from relay.embedded.schema import attachments, contents, events, idempotency, inserted, messages, tags
 from relay.values import Attachment
 
 #: How long an Idempotency-Key stands for the message it came with first, in seconds.
 REMEMBERED = 86_400.0
 
-#: The status of a message on a route that stores it and sends nothing.
-CAPTURED = "captured"
+
+class Status:
+    """What became of a message so far; the values of ``messages.status``."""
+
+    #: Stored, on a route that sends nothing.
+    CAPTURED = "captured"
+    #: Its route has yet to take it.
+    QUEUED = "queued"
+    #: Its route was tried, and will be tried again.
+    DEFERRED = "deferred"
+    #: Its route took it.
+    DELIVERED = "delivered"
+    #: Its route refused it, or was tried for too long.
+    FAILED = "failed"
+    #: It was never accepted: the client got an error.
+    REFUSED = "refused"
+
+
+STATUSES = (
+    Status.CAPTURED,
+    Status.QUEUED,
+    Status.DEFERRED,
+    Status.DELIVERED,
+    Status.FAILED,
+    Status.REFUSED,
+)
 
 
 @frozen
@@ -48,6 +76,9 @@ class New:
     :ivar size: of the body that would be sent, in bytes.
     :ivar idempotency_key: ``""`` when the client gave none.
     :ivar fingerprint: see :func:`relay.embedded.rules.fingerprint`.
+    :ivar status: one of :class:`Status`.
+    :ivar answer: why it was refused, as the client was told.
+    :ivar resent: the id of the message that this one repeats.
     """
 
     account: int
@@ -60,17 +91,44 @@ class New:
     idempotency_key: str
     fingerprint: str
     attachments: Sequence[Attachment] = ()
+    status: str = Status.CAPTURED
+    answer: str = ""
+    resent: str = ""
+
+
+@frozen
+class Added:
+    """A message in the store.
+
+    :ivar id: its public id, or that of the message which its Idempotency-Key stands for.
+    :ivar seq: its key in the tables; None where its Idempotency-Key stands for an earlier one: nothing was added.
+    """
+
+    id: str
+    seq: int | None
 
 
 @frozen
 class Entry:
-    """A row of the log."""
+    """A row of the log.
 
+    :ivar seq: its key in the tables; newer ones have a larger one.
+    :ivar updated: when its status or its answer changed last.
+    :ivar attempts: how often its route was tried.
+    :ivar answer: the route's last answer; of a refused message the reply that the client got.
+    :ivar resent: the id of the message that this one repeats.
+    """
+
+    seq: int
     id: str
     created: float
     status: str
     size: int
     attachments: int
+    updated: float
+    attempts: int
+    answer: str
+    resent: str
     fields: Fields
 
 
@@ -84,55 +142,80 @@ class Content:
 
 
 @frozen
-class Filter:
-    """Which messages are wanted; ``""`` is any.
+class Event:
+    """A step of a message's timeline.
 
-    :ivar to: the recipient's address, in any case.
-    :ivar search: a part of the recipient's address, the sender's address or the subject, in any case.
-    :ivar before: the id of a message: only older ones.
+    :ivar kind: ``"accepted"``, ``"attempt"``, ``"resent"``, or the :class:`Status` that it came to.
+    :ivar answer: the exact words of who answered.
+    :ivar detail: who that was, or why it happened.
     """
 
-    to: str = ""
-    tag: str = ""
-    status: str = ""
-    route: str = ""
-    request_id: str = ""
-    search: str = ""
-    before: str = ""
+    at: float
+    kind: str
+    answer: str = ""
+    detail: str = ""
 
 
 _FIELDS = tuple(each.name for each in attrs.fields(Fields))
-_ENTRY = [messages.c[name] for name in ("id", "created", "status", "size", "attachments", *_FIELDS)]
+_OWN = tuple(each.name for each in attrs.fields(Entry) if each.name != "fields")
+
+#: What :func:`entry` makes an entry of.
+ENTRY = [messages.c[name] for name in (*_OWN, *_FIELDS)]
 
 
-def add(connection: sa.Connection, new: New) -> str:
-    """Store *new*; its id, or that of the message which its Idempotency-Key stands for.
+def add(connection: sa.Connection, new: New) -> Added:
+    """Store *new*, unless its Idempotency-Key stands for an earlier message.
 
     :raises Refused: 422 for a key that came with another message, 400 for one tag too many.
     """
     if new.idempotency_key:
         known = repeated(connection, new.account, new.idempotency_key, new.fingerprint, new.created)
         if known is not None:
-            return known
+            return Added(known, None)
         _remember(connection, new)
-    _count_tag(connection, new.account, new.fields.tag, new.created)
-    values = {name: getattr(new.fields, name) for name in _FIELDS}
-    made = connection.execute(
-        sa.insert(messages).values(
-            account=new.account,
-            id=new.id,
-            created=new.created,
-            status=CAPTURED,
-            size=new.size,
-            attachments=len(new.attachments),
-            **values,
-        )
-    )
-    seq = inserted(made)
+    if new.status != Status.REFUSED:
+        _count_tag(connection, new.account, new.fields.tag, new.created)
+    seq = _insert(connection, new)
+    tallies.count(connection, new.account, new.created, new.fields.tag, new.status)
     connection.execute(sa.insert(contents).values(message=seq, posted=new.posted, rendered=new.rendered))
     for position, each in enumerate(new.attachments):
         _attach(connection, seq, position, each)
-    return new.id
+    return Added(new.id, seq)
+
+
+def change_status(
+    connection: sa.Connection, seq: int, status: str, *, at: float, answer: str = "", attempts: int | None = None
+) -> None:
+    """Let a message have *status* from *at* on; the timeline is told of it with :func:`note`.
+
+    :param answer: what it came to it by.
+    :param attempts: how often its route was tried; None leaves that.
+    """
+    mine = messages.c.seq == seq
+    query = sa.select(messages.c.account, messages.c.created, messages.c.tag, messages.c.status)
+    found = connection.execute(query.where(mine).with_for_update()).one_or_none()
+    if found is None:
+        return
+    changed: dict[str, Any] = {"status": status, "updated": at, "answer": answer}
+    if attempts is not None:
+        changed["attempts"] = attempts
+    connection.execute(sa.update(messages).where(mine).values(changed))
+    tallies.move(connection, found.account, found.created, found.tag, found.status, status)
+
+
+def note(connection: sa.Connection, seq: int, at: float, kind: str, answer: str = "", detail: str = "") -> None:
+    """Add a step to a message's timeline."""
+    connection.execute(sa.insert(events).values(message=seq, at=at, kind=kind, answer=answer, detail=detail))
+
+
+def timeline(connection: sa.Connection, entry: Entry) -> list[Event]:
+    """All that happened to a message, from its acceptance on, which has no row of its own."""
+    began = Event(entry.created, Status.REFUSED if entry.status == Status.REFUSED else "accepted", detail=entry.resent)
+    if entry.status == Status.REFUSED:
+        return [attrs.evolve(began, answer=entry.answer)]
+    query = sa.select(events.c.at, events.c.kind, events.c.answer, events.c.detail)
+    found = connection.execute(query.where(events.c.message == entry.seq).order_by(events.c.seq))
+    return [began, *(Event(*row) for row in found)]
 
 
 def repeated(connection: sa.Connection, account: int, key: str, fingerprint: str, now: float) -> str | None:
@@ -155,52 +238,50 @@ def repeated(connection: sa.Connection, account: int, key: str, fingerprint: str
     return known
 
 
-def listed(connection: sa.Connection, account: int, wanted: Filter, limit: int) -> list[Entry] | None:
-    """At most *limit* messages, newest first; None where ``before`` names no message of this account."""
-    query = sa.select(*_ENTRY).where(messages.c.account == account, *_conditions(wanted))
-    if wanted.before:
-        seq = connection.execute(_one(messages.c.seq, account, wanted.before)).scalar()
-        if seq is None:
-            return None
-        query = query.where(messages.c.seq < seq)
-    found = connection.execute(query.order_by(messages.c.seq.desc()).limit(limit))
-    return [_entry(row) for row in found]
-
-
-def one(connection: sa.Connection, account: int, id: str) -> tuple[Entry, Content] | None:
-    """A message with all of its content."""
-    seq = connection.execute(_one(messages.c.seq, account, id)).scalar()
-    if seq is None:
+def one(connection: sa.Connection, account: int, id: str) -> tuple[Entry, Content | None] | None:
+    """A message with all of its content, which is None when it is no longer kept."""
+    row = connection.execute(sa.select(*ENTRY).where(messages.c.account == account, messages.c.id == id)).one_or_none()
+    if row is None:
         return None
-    row = connection.execute(sa.select(*_ENTRY).where(messages.c.seq == seq)).one()
-    big = connection.execute(sa.select(contents).where(contents.c.message == seq)).one()
+    found = entry(row)
+    big = connection.execute(sa.select(contents).where(contents.c.message == found.seq)).one_or_none()
+    if big is None:
+        return found, None
     files = connection.execute(
         sa.select(attachments.c.filename, attachments.c.content_type, attachments.c.size)
-        .where(attachments.c.message == seq)
+        .where(attachments.c.message == found.seq)
         .order_by(attachments.c.position)
     )
-    found = tuple((each.filename, each.content_type, each.size) for each in files)
-    return _entry(row), Content(big.posted, big.rendered, found)
+    listed = tuple((each.filename, each.content_type, each.size) for each in files)
+    return found, Content(big.posted, big.rendered, listed)
 
 
-def _one(column: sa.Column[int], account: int, id: str) -> sa.Select[int]:
-    return sa.select(column).where(messages.c.account == account, messages.c.id == id)
+def entry(row: sa.Row[Any]) -> Entry:
+    """A row of the columns :data:`ENTRY`."""
+    own: dict[str, Any] = dict(zip(_OWN, row, strict=False))
+    return Entry(**own, fields=Fields(*row[len(_OWN) :]))
 
 
-def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
-    exact = {"tag": wanted.tag.lower(), "status": wanted.status, "route": wanted.route, "request_id": wanted.request_id}
-    conditions = [messages.c[name] == value for name, value in exact.items() if value]
-    if wanted.to:
-        conditions.append(sa.func.lower(messages.c.recipient) == wanted.to.lower())
-    if wanted.search:
-        columns = (messages.c.recipient, messages.c.fromemail, messages.c.subject)
-        conditions.append(sa.or_(*(each.icontains(wanted.search, autoescape=True) for each in columns)))
-    return conditions
-
-
-def _entry(row: sa.Row[Any]) -> Entry:
-    id, created, status, size, attached, *fields = tuple(row)
-    return Entry(id, created, status, size, attached, Fields(*fields))
+def _insert(connection: sa.Connection, new: New) -> int:
+    fields = new.fields
+    made = connection.execute(
+        sa.insert(messages).values(
+            account=new.account,
+            id=new.id,
+            created=new.created,
+            updated=new.created,
+            status=new.status,
+            answer=new.answer,
+            resent=new.resent,
+            size=new.size,
+            attachments=len(new.attachments),
+            words=words.of(
+                new.account, (fields.recipient, fields.toname), (fields.fromemail, fields.fromname), fields.subject
+            ),
+            **{name: getattr(fields, name) for name in _FIELDS},
+        )
+    )
+    return inserted(made)
 
 
 def _count_tag(connection: sa.Connection, account: int, tag: str, now: float) -> None:

@@ -23,6 +23,11 @@ BEFORE = (
 )
 
 
+def _ours(name: str | None, kind: str, parents: object) -> bool:
+    """Whether both databases have it: the index of words is another in each."""
+    return not (name or "").startswith(("search", "messages_search"))
+
+
 class SchemaContract:
     """Whatever the database."""
 
@@ -32,7 +37,9 @@ class SchemaContract:
         """The migrations make the very tables that the code works with."""
         change(self.engine, schema.prepare)
         with self.engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"version_table": REVISIONS.table})
+            context = MigrationContext.configure(
+                connection, opts={"version_table": REVISIONS.table, "include_name": _ours}
+            )
             self.assertEqual(compare_metadata(context, schema.metadata), [])
 
     def test_twice(self) -> None:

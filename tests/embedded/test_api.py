@@ -110,7 +110,8 @@ class LogTests(BackendCase):
         for query, ids in {
             "?to=jane@example.org": [one],
             "?to=JOE%40example.org": [two],
-            "?to=j": [],
+            "?to=j": [three, two, one],
+            "?to=xj": [],
             "?tag=ORDERS": [one],
             "?status=captured": [three, two, one],
             "?status=failed": [],
@@ -119,7 +120,8 @@ class LogTests(BackendCase):
             "?search=JOE": [two],
             "?search=50%25": [one],
             "?search=off_n": [one],
-            "?search=5_%25": [],
+            "?search=0%25": [],
+            "?search=_%25": [],
             "?search=shop@": [three, two, one],
         }.items():
             self.assertEqual([row["id"] for row in self.logged(query)], ids, query)

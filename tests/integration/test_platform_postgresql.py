@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from relay.embedded.database import open_postgresql
+from tests.contract.test_messages_contract import MessagesContract
 from tests.contract.test_platform_schema import SchemaContract
 from tests.contract.test_routes_contract import RoutesContract
 from tests.contract.test_templates_contract import TemplatesContract
@@ -17,6 +18,15 @@ class SchemaTests(SchemaContract, SynchronousTestCase):
     def setUp(self) -> None:
         self.engine = open_postgresql(postgresql.new_database(self))
         self.addCleanup(self.engine.dispose)
+
+
+class MessagesTests(MessagesContract, SynchronousTestCase):
+    """Its messages."""
+
+    def setUp(self) -> None:
+        self.engine = open_postgresql(postgresql.new_database(self))
+        self.addCleanup(self.engine.dispose)
+        self.prepare()
 
 
 class RoutesTests(RoutesContract, SynchronousTestCase):

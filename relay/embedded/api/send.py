@@ -52,7 +52,8 @@ async def submit(platform: Platform, tenant: Tenant, given: Submission, payload:
     submission = rules.check(given if used is None else templates.applied(used, given), tenant)
     final = await _rendered(platform, submission)
     new = _new(platform, tenant, final, payload, fingerprint)
-    return final.tag, await platform.write(partial(store.add, new=new))
+    added = await platform.write(partial(store.add, new=new))
+    return final.tag, added.id
 
 
 def _known(connection: sa.Connection, account: int, key: str, fingerprint: str, now: float) -> tuple[str, str] | None:

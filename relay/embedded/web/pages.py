@@ -26,7 +26,7 @@ from attrs import frozen
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from relay.embedded import accounts, store
+from relay.embedded import accounts, listing, store
 from relay.embedded.accounts import Tenant
 from relay.embedded.api.core import Platform, header, instant
 from relay.embedded.api.log import wanted_of
@@ -190,26 +190,26 @@ class Messages(_Page):
 
     async def of(self, tenant: Tenant, request: Request) -> Answer:
         wanted = wanted_of(request)
-        entries = await self._frontend.platform.read(
-            lambda connection: store.listed(connection, tenant.id, wanted, ROWS + 1)
+        found = await self._frontend.platform.read(
+            lambda connection: listing.listed(connection, tenant.id, wanted, ROWS)
         )
-        if entries is None:
+        if found is None:
             raise Refused(404, "Not found", "The message that this page starts from is not there")
-        given = {name: value for name, value in attrs.asdict(wanted).items() if value}
+        given = {name: text for name in attrs.asdict(wanted) if (text := argument(request, name))}
         filters = {name: value for name, value in given.items() if name != "before"}
         hint = self._frontend.hint()
         return _html(
             "list.html",
             account=tenant.name,
-            entries=entries[:ROWS],
+            entries=found.entries,
             wanted=wanted,
             filtered=bool(given),
             kept=[(name, filters[name]) for name in ("to", "route", "request_id") if name in filters],
             chips=[(name, value, _url(filters, **{name: ""})) for name, value in filters.items()],
-            statuses=(store.CAPTURED,),
+            statuses=store.STATUSES,
             refresh=_url(given),
             newest=_url(filters),
-            older=_url(filters, before=entries[ROWS - 1].id) if len(entries) > ROWS else "",
+            older=_url(filters, before=found.before) if found.before else "",
             hint=hint,
             key_file=self._frontend.key_file,
             swaks=hint.swaks(self._frontend.key_file),
@@ -225,7 +225,10 @@ class Message(_Page):
         found = await self._frontend.platform.read(lambda connection: store.one(connection, tenant.id, id))
         if shown is None or found is None:
             raise Refused(404, "Not found", "There is no such message")
-        return shown(tenant, request, *found)
+        entry, content = found
+        if content is None:
+            raise Refused(410, "No longer kept", "The content of this message is no longer kept")
+        return shown(tenant, request, entry, content)
 
 
 class Style(Endpoint):

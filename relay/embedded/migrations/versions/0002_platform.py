@@ -5,10 +5,13 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from relay.embedded import words
+
 revision = "0002"
 down_revision = "0001"
 
 _TEMPLATE = ("name", "subject", "fromname", "fromemail", "replyto", "returnpath", "tag", "body")
+_WORDED = ("recipient", "toname", "fromemail", "fromname", "subject")
 
 
 def _account(*, key: bool = False, nullable: bool = False) -> sa.Column[int]:
@@ -113,7 +116,11 @@ def _messages() -> None:
     op.add_column("messages", sa.Column("attempts", sa.Integer, nullable=False, server_default="0"))
     op.add_column("messages", sa.Column("answer", sa.Text, nullable=False, server_default=""))
     op.add_column("messages", sa.Column("resent", sa.Text, nullable=False, server_default=""))
+    op.add_column("messages", sa.Column("words", sa.Text, nullable=False, server_default=""))
     op.execute("UPDATE messages SET updated = created")
+    op.create_index("messages_created", "messages", ["created"])
+    op.create_index("messages_status", "messages", ["account", "status", "seq"])
+    _searched()
     op.create_table(
         "events",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
@@ -149,6 +156,36 @@ def _messages() -> None:
         sa.Column("headers", sa.Text, nullable=False),
     )
     op.create_index("transactions_created", "transactions", ["created"])
+
+
+def _searched() -> None:
+    """Messages are found by their words."""
+    connection = op.get_bind()
+    row = sa.table("messages", *map(sa.column, ("seq", "account", "words", *_WORDED)))
+    for found in connection.execute(sa.select(row)).all():
+        held = words.of(
+            found.account, (found.recipient, found.toname), (found.fromemail, found.fromname), found.subject
+        )
+        connection.execute(sa.update(row).where(row.c.seq == found.seq).values(words=held))
+    if connection.dialect.name == "postgresql":
+        op.execute(
+            "CREATE INDEX messages_search ON messages USING gin (array_to_tsvector(string_to_array(words, ' ')))"
+        )
+        return
+    # It keeps no copy of the words, and no positions: only which messages have a word.
+    op.execute(
+        "CREATE VIRTUAL TABLE search USING fts5"
+        "(words, content='messages', content_rowid='seq', tokenize='ascii', detail='none', columnsize=0)"
+    )
+    op.execute("INSERT INTO search (search) VALUES ('rebuild')")
+    op.execute(
+        "CREATE TRIGGER search_added AFTER INSERT ON messages BEGIN "
+        "INSERT INTO search (rowid, words) VALUES (new.seq, new.words); END"
+    )
+    op.execute(
+        "CREATE TRIGGER search_removed AFTER DELETE ON messages BEGIN "
+        "INSERT INTO search (search, rowid, words) VALUES ('delete', old.seq, old.words); END"
+    )
 
 
 def _counted() -> None:

@@ -1,0 +1,226 @@
+"""Finds messages of an account: by filters, newest first, in steps of a bounded cost.
+
+No filter costs more on a large log than on a small one: a step looks at so many messages at most, along the index
+that fits the filters best, and says how far it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from attrs import frozen
+from sqlalchemy.dialects import postgresql
+
+from relay.embedded import words
+from relay.embedded.database import is_postgresql
+from relay.embedded.schema import messages
+from relay.embedded.store import ENTRY, Entry, Status, entry
+
+#: Between two messages the order of ``seq`` and of ``created`` may differ, by as many rows as this: several backends
+#: have several clocks.
+DISORDER = 1_000
+
+Condition = sa.ColumnElement[bool]
+
+#: What a column with the key of a message must meet to lie in a range.
+Range = Callable[[sa.ColumnElement[int]], list[Condition]]
+
+#: Statuses that most messages have, so that the index of statuses finds too many.
+_COMMON = (Status.CAPTURED, Status.DELIVERED)
+
+#: Above every key.
+_NONE = 2**62
+
+
+@frozen
+class Filter:
+    """Which messages are wanted; ``""`` and None are any.
+
+    :ivar to: the recipient's address, in any case; without an @ beginnings of words of it, or of the name.
+    :ivar sender: the sender's, likewise.
+    :ivar subject: beginnings of words of the subject.
+    :ivar search: beginnings of words of any of these.
+    :ivar since: the earliest time, in seconds since the epoch.
+    :ivar until: the time before which they came.
+    :ivar before: the id of a message: only older ones.
+    """
+
+    to: str = ""
+    sender: str = ""
+    subject: str = ""
+    id: str = ""
+    request_id: str = ""
+    tag: str = ""
+    route: str = ""
+    status: str = ""
+    search: str = ""
+    since: float | None = None
+    until: float | None = None
+    before: str = ""
+
+
+@frozen
+class Listing:
+    """Messages that were found, newest first.
+
+    :ivar before: the id to go on from with :attr:`Filter.before`, ``""`` when there are no more.
+    :ivar looked: when fewer were found than asked for and there may be more: the time back to which all were looked
+        at.
+    """
+
+    entries: tuple[Entry, ...]
+    before: str = ""
+    looked: float | None = None
+
+
+@frozen
+class Steps:
+    """How much is looked at, in messages.
+
+    :ivar examined: most, along an index.
+    :ivar recent: of the newest ones, before the index of words is asked.  Words that many messages have are found
+        here at once, and few messages have those that are not.
+    """
+
+    examined: int = 20_000
+    recent: int = 2_000
+
+
+def listed(
+    connection: sa.Connection, account: int, wanted: Filter, limit: int, steps: Steps | None = None
+) -> Listing | None:
+    """At most *limit* messages; None where ``before`` names no message of this account."""
+    before, steps = None, steps or Steps()
+    if wanted.before:
+        query = sa.select(messages.c.seq).where(messages.c.account == account, messages.c.id == wanted.before)
+        before = connection.execute(query).scalar()
+        if before is None:
+            return None
+    within = _range(connection, wanted, before)
+    along, conditions = _conditions(account, wanted)
+    groups = _groups(wanted)
+    if not groups:
+        return _walk(connection, [*along, *within(messages.c.seq)], conditions, limit, steps.examined)
+    holds = [sa.or_(*(messages.c.words.contains(each) for each in group)) for group in groups]
+    recent = _walk(connection, [*along, *within(messages.c.seq)], [*conditions, *holds], limit, steps.recent)
+    if len(recent.entries) == limit or not recent.before:
+        return recent
+    hits = _hits(connection, account, groups, within).limit(steps.examined)
+    rows = _found(connection, [messages.c.seq.in_(hits), *along, *conditions], limit)
+    if len(rows) > limit:
+        return _listing(rows, limit)
+    number, last = connection.execute(sa.select(sa.func.count(), sa.func.min(hits.subquery().c.seq))).one()
+    return _listing(rows, limit) if number < steps.examined else _stopped(connection, rows, last)
+
+
+def _walk(
+    connection: sa.Connection,
+    along: list[Condition],
+    conditions: list[Condition],
+    limit: int,
+    most: int,
+) -> Listing:
+    """Those that meet the *conditions* of the newest *most* messages *along* an index."""
+    last = None
+    if conditions:
+        step = sa.select(messages.c.seq).where(*along).order_by(messages.c.seq.desc()).offset(most - 1).limit(1)
+        last = connection.execute(step).scalar()
+    end = [] if last is None else [messages.c.seq >= last]
+    rows = _found(connection, [*along, *conditions, *end], limit)
+    return _listing(rows, limit) if last is None or len(rows) > limit else _stopped(connection, rows, last)
+
+
+def _found(connection: sa.Connection, conditions: list[Condition], limit: int) -> list[Entry]:
+    """One more than *limit*, where there are as many."""
+    query = sa.select(*ENTRY).where(*conditions).order_by(messages.c.seq.desc()).limit(limit + 1)
+    return [entry(row) for row in connection.execute(query)]
+
+
+def _listing(found: list[Entry], limit: int) -> Listing:
+    return Listing(tuple(found[:limit]), found[limit - 1].id if len(found) > limit else "")
+
+
+def _stopped(connection: sa.Connection, found: list[Entry], last: int) -> Listing:
+    """What a step found that ended at *last*, before the end of the log."""
+    id, created = connection.execute(sa.select(messages.c.id, messages.c.created).where(messages.c.seq == last)).one()
+    return Listing(tuple(found), id, created)
+
+
+def _range(connection: sa.Connection, wanted: Filter, before: int | None) -> Range:
+    """Between which keys the wanted messages lie."""
+    low, high = None, before
+    if wanted.since is not None:
+        query = sa.select(messages.c.seq).where(messages.c.created >= wanted.since).order_by(messages.c.created)
+        first = connection.execute(query.limit(1)).scalar()
+        low = _NONE if first is None else first - DISORDER
+    if wanted.until is not None:
+        query = sa.select(messages.c.seq).where(messages.c.created < wanted.until).order_by(messages.c.created.desc())
+        last = (connection.execute(query.limit(1)).scalar() or 0) + DISORDER
+        high = last if high is None else min(high, last)
+
+    def within(seq: sa.ColumnElement[int]) -> list[Condition]:
+        return [*([] if low is None else [seq >= low]), *([] if high is None else [seq < high])]
+
+    return within
+
+
+def _conditions(account: int, wanted: Filter) -> tuple[list[Condition], list[Condition]]:
+    """What the index is walked along, and what else a message must meet."""
+    columns = messages.c
+    given = {name: getattr(wanted, name) for name in ("id", "request_id", "status", "tag", "route")}
+    given["tag"] = wanted.tag.lower()
+    checks = {name: columns[name] == value for name, value in given.items() if value}
+    if "@" in wanted.to:
+        checks["to"] = sa.func.lower(columns.recipient) == sa.func.lower(wanted.to)
+    if "@" in wanted.sender:
+        checks["sender"] = sa.func.lower(columns.fromemail) == sa.func.lower(wanted.sender)
+    if wanted.since is not None:
+        checks["since"] = columns.created >= wanted.since
+    if wanted.until is not None:
+        checks["until"] = columns.created < wanted.until
+    best = ("id", "request_id", "to", *(("tag", "status") if wanted.status in _COMMON else ("status", "tag")))
+    chosen = next((name for name in best if name in checks), None)
+    along = [columns.account == account, *([checks.pop(chosen)] if chosen else [])]
+    return along, list(checks.values())
+
+
+def _groups(wanted: Filter) -> list[list[str]]:
+    """Of each group a message must have one word, with its sign; they are beginnings."""
+    asked = (
+        ((words.TO,), wanted.to if "@" not in wanted.to else ""),
+        ((words.FROM,), wanted.sender),
+        ((words.SUBJECT,), wanted.subject),
+        (words.EVERYWHERE, wanted.search),
+    )
+    groups = []
+    for signs, text in asked:
+        found = words.split(text)
+        # What has no letter and no digit is in no message.
+        groups += [[f"{sign}{word}" for sign in signs] for word in found] or ([[words.NOTHING]] if text else [])
+    return groups
+
+
+def _hits(connection: sa.Connection, account: int, groups: list[list[str]], within: Range) -> sa.Select[Any]:
+    """The newest messages that have the words, from the index of words."""
+    seq = messages.c.seq
+    if is_postgresql(connection):
+        held = sa.func.array_to_tsvector(sa.func.string_to_array(messages.c.words, sa.literal_column("' '")))
+        asked = sa.cast(_query(account, groups, "'{}'", "'{}':*", " & ", " | "), postgresql.TSQUERY)
+        matches = held.op("@@", is_comparison=True)(asked)
+        # Materialized, so that it goes by the index of words and not down the log.
+        hits = sa.select(seq).where(matches, *within(seq)).cte("hits").prefix_with("MATERIALIZED")
+        return sa.select(hits.c.seq).order_by(hits.c.seq.desc())
+    rowid: sa.ColumnClause[int] = sa.column("rowid")
+    matches = sa.column("search").op("MATCH", is_comparison=True)(
+        _query(account, groups, '"{}"', '"{}"*', " AND ", " OR ")
+    )
+    found = sa.select(rowid.label("seq")).select_from(sa.table("search")).where(matches, *within(rowid))
+    return found.order_by(rowid.desc())
+
+
+def _query(account: int, groups: list[list[str]], word: str, beginning: str, all_of: str, one_of: str) -> str:
+    """What is asked of an index of words, in its language; only letters, digits and our signs stand in it."""
+    alternatives = (one_of.join(beginning.format(each) for each in group) for group in groups)
+    return all_of.join([word.format(f"{words.ACCOUNT}{account}"), *(f"({each})" for each in alternatives)])
