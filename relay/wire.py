@@ -78,7 +78,7 @@ def decode_submission(
 
     :raises WireError: not a JSON object, or a field of the wrong type.
     """
-    fields = _object(body)
+    fields = decode_object(body)
     text: dict[str, Any] = {}
     for name in TEXT_FIELDS:
         value = fields.get(name)
@@ -177,7 +177,11 @@ def _finite(number: str) -> float:
     return value
 
 
-def _object(body: bytes | str) -> dict[str, Any]:
+def decode_object(body: bytes | str) -> dict[str, Any]:
+    """The JSON object in *body*.
+
+    :raises WireError: it is none.
+    """
     try:
         fields = json.loads(body, parse_float=_finite, parse_constant=_finite)
     except RecursionError:

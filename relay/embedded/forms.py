@@ -37,16 +37,36 @@ def read(content_type: str, content_encoding: str, body: bytes) -> Posted:
 
     :raises Refused: 415 for another kind of body, 400 for a damaged form.
     """
+    kind, options = _kind(content_type, content_encoding)
+    if kind == "multipart/form-data":
+        return _form(options.get("boundary", ""), body)
+    if _is_json(kind):
+        return Posted(body)
+    raise _unsupported("Send application/json, or multipart/form-data with the JSON in payload")
+
+
+def check_json(content_type: str, content_encoding: str) -> None:
+    """Let a body pass that is JSON alone.
+
+    :raises Refused: 415 for another kind of body.
+    """
+    if not _is_json(_kind(content_type, content_encoding)[0]):
+        raise _unsupported("Send application/json")
+
+
+def _kind(content_type: str, content_encoding: str) -> tuple[str, dict[str, str]]:
     if content_encoding.strip().lower() not in ("", "identity"):
         raise Refused(415, "Unsupported content encoding", "Send the body as it is, not compressed")
     kind, options = parse_options_header(content_type)
-    if kind == "multipart/form-data":
-        return _form(options.get("boundary", ""), body)
-    if kind in ("", "application/json") or (kind.startswith("application/") and kind.endswith("+json")):
-        return Posted(body)
-    raise Refused(
-        415, "Unsupported content type", "Send application/json, or multipart/form-data with the JSON in payload"
-    )
+    return kind, options
+
+
+def _is_json(kind: str) -> bool:
+    return kind in ("", "application/json") or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def _unsupported(description: str) -> Refused:
+    return Refused(415, "Unsupported content type", description)
 
 
 def _form(boundary: str, body: bytes) -> Posted:

@@ -72,7 +72,7 @@ def check(submission: Submission, tenant: Tenant) -> Submission:
         raise wrong("subject: is missing")
     if not checked.body.strip() and not checked.template:
         raise wrong("body: is missing; it may be empty only with a template")
-    return attrs.evolve(checked, route=_route(checked.route, tenant))
+    return attrs.evolve(checked, route=route_of(checked.route, tenant))
 
 
 def shown(text: str) -> str:
@@ -104,8 +104,12 @@ def fingerprint(submission: Submission) -> str:
     files = [
         [each.filename, each.content_type, hashlib.sha256(each.content).hexdigest()] for each in submission.attachments
     ]
-    whole = json.dumps([fields, submission.variables, files], sort_keys=True)
-    return hashlib.sha256(whole.encode()).hexdigest()
+    return digest([fields, submission.variables, files])
+
+
+def digest(value: object) -> str:
+    """What stands for *value*, whatever the order of its objects; it is JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def attachment(given: Attachment) -> Attachment:
@@ -158,7 +162,11 @@ def tag(given: str) -> str:
     return name
 
 
-def _route(given: str, tenant: Tenant) -> str:
+def route_of(given: str, tenant: Tenant) -> str:
+    """The id of the route that a message goes by which names *given*, an id or a name in any case.
+
+    :raises Refused: 400 where it must name one, 403 where the account has it not.
+    """
     wanted = given.strip().lower()
     named = ", ".join(each.id for each in tenant.routes) or "none"
     if not wanted:

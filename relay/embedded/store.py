@@ -172,7 +172,7 @@ def add(connection: sa.Connection, new: New) -> Added:
         known = repeated(connection, new.account, new.idempotency_key, new.fingerprint, new.created)
         if known is not None:
             return Added(known, None)
-        _remember(connection, new)
+        remember(connection, new.account, new.idempotency_key, new.id, new.fingerprint, new.created)
     if new.status != Status.REFUSED:
         _count_tag(connection, new.account, new.fields.tag, new.created)
     seq = _insert(connection, new)
@@ -297,19 +297,12 @@ def _count_tag(connection: sa.Connection, account: int, tag: str, now: float) ->
     connection.execute(sa.insert(tags).values(account=account, tag=tag, created=now))
 
 
-def _remember(connection: sa.Connection, new: New) -> None:
-    """Let the key stand for this message, in the place of one that it stood for more than a day ago."""
-    mine = (idempotency.c.account == new.account, idempotency.c.key == new.idempotency_key)
+def remember(connection: sa.Connection, account: int, key: str, id: str, fingerprint: str, now: float) -> None:
+    """Let *key* stand for what has this id, in the place of one that it stood for more than a day ago."""
+    mine = (idempotency.c.account == account, idempotency.c.key == key)
     connection.execute(sa.delete(idempotency).where(*mine))
-    connection.execute(
-        sa.insert(idempotency).values(
-            account=new.account,
-            key=new.idempotency_key,
-            id=new.id,
-            fingerprint=new.fingerprint,
-            created=new.created,
-        )
-    )
+    values = {"account": account, "key": key, "id": id, "fingerprint": fingerprint, "created": now}
+    connection.execute(sa.insert(idempotency).values(values))
 
 
 def _attach(connection: sa.Connection, seq: int, position: int, given: Attachment) -> None:

@@ -154,7 +154,7 @@ def create(connection: sa.Connection, account: int, id: str, fields: Fields, aut
     mine = templates.c.account == account
     if connection.execute(sa.select(sa.func.count()).where(mine)).scalar_one() >= MOST_TEMPLATES:
         raise wrong(f"This account has {MOST_TEMPLATES} templates, the most; delete one first")
-    wanted = id.strip().lower() or _free(connection, account, fields.name)
+    wanted = id.strip().lower() if id else _free(connection, account, fields.name)
     if not _ID.fullmatch(wanted):
         raise wrong(f"id: must be at most {LONGEST_ID} of a-z 0-9 . _ - and begin with a letter or digit")
     made = Template(wanted, 1, now, now, fields)

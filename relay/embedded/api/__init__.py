@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from relay import wire
 from relay.embedded.accounts import Tenant
-from relay.embedded.api.core import AccountEndpoint, Nothing, Platform
-from relay.embedded.api.log import Log
+from relay.embedded.api import settings, templates
+from relay.embedded.api.core import AccountEndpoint, Platform
+from relay.embedded.api.log import Log, LogEntry
 from relay.embedded.api.send import Send
+from relay.embedded.api.tree import grow
 from relay.embedded.resource import Answer, Endpoint
 from relay.embedded.rules import Refused
 
 
 def api(platform: Platform) -> Resource:
     """The tree below ``/api``."""
-    root = Nothing()
-    transactional = Nothing()
-    root.putChild(b"ping", Ping(platform))
-    root.putChild(b"healthy", Healthy(platform))
-    root.putChild(b"transactional", transactional)
-    transactional.putChild(b"send", Send(platform))
-    transactional.putChild(b"log", Log(platform))
-    return root
+    return grow({path: endpoint(platform) for path, endpoint in PATHS.items()})
 
 
 class Ping(AccountEndpoint):
@@ -45,3 +42,23 @@ class Healthy(Endpoint):
             raise Refused(404, "Not found", "There is nothing at this path")
         await self._platform.write(lambda connection: None)
         return Answer(wire.dump({"result": "ok"}))
+
+
+#: Every path of the API, below ``/api/``, and what answers there.
+PATHS: Mapping[str, Callable[[Platform], Endpoint]] = {
+    "ping": Ping,
+    "healthy": Healthy,
+    "transactional/send": Send,
+    "transactional/log": Log,
+    "transactional/log/{id}": LogEntry,
+    "transactional/templates": templates.Templates,
+    "transactional/templates/{id}": templates.OneTemplate,
+    "transactional/templates/{id}/duplicate": templates.Duplicate,
+    "transactional/templates/{id}/preview": templates.Previewed,
+    "transactional/templates/{id}/test": templates.Test,
+    "transactional/templates/{id}/versions": templates.Versions,
+    "transactional/templates/{id}/versions/{version}": templates.OneVersion,
+    "transactional/templates/{id}/versions/{version}/restore": templates.Restore,
+    "transactional/settings": settings.Settings,
+    "transactional/routes": settings.Routes,
+}

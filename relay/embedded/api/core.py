@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 from functools import partial
+from typing import Any
 
 from attrs import frozen
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from relay.embedded import accounts, rules
+from relay import wire
+from relay.embedded import accounts, forms, rules
 from relay.embedded.accounts import Tenant
 from relay.embedded.database import Database, Query, T
 from relay.embedded.resource import Answer, Endpoint
@@ -89,21 +91,43 @@ def body(request: Request) -> bytes:
     return content
 
 
+def document(request: Request, *known: str) -> dict[str, Any]:
+    """The fields of the JSON object in the request's body, which may be empty.
+
+    :param known: the fields that there are; a wrong name must not pass for one that was left out.
+    :raises Refused: 415 for another kind of body, 400 for one that is damaged or has an unknown field.
+    """
+    forms.check_json(header(request, "Content-Type"), header(request, "Content-Encoding"))
+    given = body(request)
+    try:
+        fields = wire.decode_object(given) if given.strip() else {}
+    except wire.WireError as error:
+        raise Refused(400, "Wrong body", str(error)) from None
+    for name in fields:
+        if name not in known:
+            raise rules.wrong(f"{rules.shown(name)}: no such field; {', '.join(known) or 'none'} are")
+    return fields
+
+
+def idempotency_key(request: Request) -> str:
+    """What the client calls this request, ``""`` where it gives it no name.
+
+    :raises Refused: 400, it is no key.
+    """
+    key = header(request, "Idempotency-Key")
+    if len(key) > 255 or not key.isascii() or not key.isprintable():
+        raise rules.wrong("Idempotency-Key: must be at most 255 printable ASCII characters")
+    return key
+
+
 def instant(seconds: float) -> str:
     """A time as RFC 3339 has it, in UTC: ``2026-11-23T14:42:00.125Z``."""
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class Nothing(Endpoint):
-    """A folder of the tree, and every path in it that is not there."""
-
-    isLeaf = False
-
-    def getChild(self, path: bytes, request: Request) -> Endpoint:
-        return Nothing()
-
-
 class AccountEndpoint(Endpoint):
+    """A path for who gives an API key."""
+
     def __init__(self, platform: Platform) -> None:
         super().__init__()
         self._platform = platform

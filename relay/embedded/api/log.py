@@ -12,7 +12,8 @@ from twisted.web.server import Request
 from relay import wire
 from relay.embedded import listing, rules, store
 from relay.embedded.accounts import Tenant
-from relay.embedded.api.core import AccountEndpoint, header, instant
+from relay.embedded.api.core import AccountEndpoint, instant
+from relay.embedded.api.tree import segment
 from relay.embedded.resource import Answer, argument
 from relay.embedded.rules import Refused
 
@@ -23,22 +24,22 @@ LISTED = 50
 _FILTERS = tuple(each.name for each in attrs.fields(listing.Filter))
 
 
-class Log(AccountEndpoint):
-    """``GET /api/transactional/log``: the messages, newest first; ``…/log/ID``: one with its content."""
-
-    async def answer(self, request: Request) -> Answer:
-        return await self.of(await self._platform.tenant(header(request, "X-Auth-APIKey")), request)
+class LogEntry(AccountEndpoint):
+    """``GET /api/transactional/log/{id}``: a message with its content."""
 
     async def of(self, tenant: Tenant, request: Request) -> Answer:
-        if not request.postpath:
-            return await self._list(tenant, request)
-        if len(request.postpath) > 1:
-            raise Refused(404, "Not found", "There is nothing at this path")
-        id = request.postpath[0].decode("ascii", "replace")
-        found = await self._platform.read(lambda connection: store.one(connection, tenant.id, id))
+        id = segment(request, 3)
+        found = await self._platform.read(lambda connection: store.one(connection, tenant.id, rules.storable(id)))
         if found is None:
             raise Refused(404, "Not found", "This account has no such message")
         return Answer(wire.dump(whole(*found)))
+
+
+class Log(AccountEndpoint):
+    """``GET /api/transactional/log``: the messages, newest first."""
+
+    async def of(self, tenant: Tenant, request: Request) -> Answer:
+        return await self._list(tenant, request)
 
     async def _list(self, tenant: Tenant, request: Request) -> Answer:
         wanted, limit = wanted_of(request), _limit(request)

@@ -12,13 +12,10 @@ from twisted.web.server import Request
 from relay import wire
 from relay.embedded import forms, rules, store, template, templates
 from relay.embedded.accounts import Tenant
-from relay.embedded.api.core import AccountEndpoint, Platform, body, header
+from relay.embedded.api.core import AccountEndpoint, Platform, body, header, idempotency_key
 from relay.embedded.resource import Answer
 from relay.embedded.rules import Refused
 from relay.values import Submission
-
-#: The fields that get ``{{name}}`` replaced (HTTP_CONTRACT.md).
-REPLACED = ("subject", "fromname", "fromemail", "replyto")
 
 
 class Send(AccountEndpoint):
@@ -106,7 +103,7 @@ async def _rendered(platform: Platform, submission: Submission) -> Submission:
     try:
         rendered = await platform.render(submission.body, variables)
         changed: dict[str, Any] = {"body": rules.storable(rendered.text)}
-        for name in REPLACED:
+        for name in template.REPLACED:
             changed[name] = template.replace(getattr(submission, name), variables, rules.LONGEST_FIELD)
     except template.TemplateError as error:
         raise Refused(400, "Template error", f"{name}: {error}") from None
@@ -118,9 +115,7 @@ def _submission(request: Request, posted: forms.Posted) -> Submission:
 
     :raises Refused: 400, it is not what the contract says.
     """
-    key = header(request, "Idempotency-Key")
-    if len(key) > 255 or not key.isascii() or not key.isprintable():
-        raise rules.wrong("Idempotency-Key: must be at most 255 printable ASCII characters")
+    key = idempotency_key(request)
     request_id = rules.storable(header(request, "X-Request-ID"))[:255]
     try:
         submission = wire.decode_submission(posted.payload, request_id=request_id, idempotency_key=key)

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from relay.embedded.routes import values
 from relay.embedded.routes.values import PostalRoute, WrongRoute
+from relay.embedded.rules import Refused
 from relay.embedded.schema import account_routes, accounts, deliveries, routes
 from relay.spool.crypto import Cipher, Unreadable
 
@@ -81,6 +82,14 @@ def give(connection: sa.Connection, id: str, wanted: Iterable[int]) -> None:
     known = set(connection.execute(sa.select(accounts.c.id).where(accounts.c.id.in_(wanted - had))).scalars())
     if known:
         connection.execute(sa.insert(account_routes), [{"account": each, "route": id} for each in sorted(known)])
+
+
+def choose_default(connection: sa.Connection, account: int, id: str) -> None:
+    """Let the account's messages that name no route go by *id*, which is given to it; ``""``: they must name one."""
+    mine = (account_routes.c.account == account, account_routes.c.route == id)
+    if id and connection.execute(sa.select(account_routes.c.route).where(*mine)).first() is None:
+        raise Refused(403, "Route not available", f"This account has no route {id}")
+    connection.execute(sa.update(accounts).where(accounts.c.id == account).values(default_route=id))
 
 
 def waiting(connection: sa.Connection) -> dict[str, int]:
