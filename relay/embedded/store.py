@@ -79,6 +79,7 @@ class New:
     :ivar status: one of :class:`Status`.
     :ivar answer: why it was refused, as the client was told.
     :ivar resent: the id of the message that this one repeats.
+    :ivar undefined: the variables that it uses and that did not come with it.
     """
 
     account: int
@@ -94,6 +95,7 @@ class New:
     status: str = Status.CAPTURED
     answer: str = ""
     resent: str = ""
+    undefined: tuple[str, ...] = ()
 
 
 @frozen
@@ -145,9 +147,9 @@ class Content:
 class Event:
     """A step of a message's timeline.
 
-    :ivar kind: ``"accepted"``, ``"attempt"``, ``"resent"``, or the :class:`Status` that it came to.
+    :ivar kind: ``"accepted"``, ``"undefined"``, ``"attempt"``, ``"resent"``, or the :class:`Status` that it came to.
     :ivar answer: the exact words of who answered.
-    :ivar detail: who that was, or why it happened.
+    :ivar detail: who that was, or why it happened; the names of the variables that are undefined.
     """
 
     at: float
@@ -180,6 +182,8 @@ def add(connection: sa.Connection, new: New) -> Added:
     connection.execute(sa.insert(contents).values(message=seq, posted=new.posted, rendered=new.rendered))
     for position, each in enumerate(new.attachments):
         _attach(connection, seq, position, each)
+    if new.undefined:
+        note(connection, seq, new.created, "undefined", detail=", ".join(new.undefined))
     return Added(new.id, seq)
 
 

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 LONGEST_SOURCE = 2_097_152
 LONGEST_OUTPUT = 8_388_608
 
-#: The fields of a message that get ``{{name}}`` replaced (HTTP_CONTRACT.md).
-REPLACED = ("subject", "fromname", "fromemail", "replyto")
-
 #: Most undefined variables that are named, and of each so many characters.
 MOST_UNDEFINED = 50
 LONGEST_NAME = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from relay.embedded import accounts, templates
+from relay.embedded import accounts, listing, store, templates
 from relay.embedded.database import change, open_sqlite
 from relay.embedded.templates import Fields
 from tests.embedded.inmemory import MESSAGE, BackendCase, Reply
@@ -103,6 +103,17 @@ class SendTests(BackendCase):
         self.template("wrong", attrs.evolve(FIELDS, body="a\n{{ order.total }}"))
         reply = self.send(template="wrong", variables={})
         self.assertEqual((reply.status, reply.json["description"]), (400, "body: line 2: 'order' is undefined"))
+
+    def test_undefined(self) -> None:
+        """A variable that is missing is nothing in the body, and its name stands in the message's timeline."""
+        self.send(variables={"shop": "Shop"})
+        self.send(variables={"shop": "Shop", "name": "Zoë"})
+        with self.engine.connect() as connection:
+            found = listing.listed(connection, accounts.first(connection).id, listing.Filter(), 2)
+            assert found is not None
+            complete, missing = (store.timeline(connection, each) for each in found.entries)
+        self.assertEqual([event.kind for event in complete], ["accepted"])
+        self.assertEqual([(event.kind, event.detail) for event in missing[1:]], [("undefined", "name")])
 
     def test_repeated(self) -> None:
         """A repetition is answered as before, though the template was saved or deleted meanwhile."""

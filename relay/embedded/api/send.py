@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from twisted.web.server import Request
 
 from relay import wire
-from relay.embedded import forms, rules, store, template, templates
+from relay.embedded import filling, forms, rules, store, templates
 from relay.embedded.accounts import Tenant
 from relay.embedded.api.core import AccountEndpoint, Platform, body, header, idempotency_key
 from relay.embedded.resource import Answer
@@ -47,8 +47,8 @@ async def submit(platform: Platform, tenant: Tenant, given: Submission, payload:
             return known
     used = await _template(platform, tenant, given)
     submission = rules.check(given if used is None else templates.applied(used, given), tenant)
-    final = await _rendered(platform, submission)
-    new = _new(platform, tenant, final, payload, fingerprint)
+    final, undefined = await _filled(platform, submission)
+    new = attrs.evolve(_new(platform, tenant, final, payload, fingerprint), undefined=undefined)
     added = await platform.write(partial(store.add, new=new))
     return final.tag, added.id
 
@@ -91,23 +91,19 @@ async def _template(platform: Platform, tenant: Tenant, given: Submission) -> te
     return found
 
 
-async def _rendered(platform: Platform, submission: Submission) -> Submission:
-    """*submission* with its variables put in, where it has any.
+async def _filled(platform: Platform, submission: Submission) -> tuple[Submission, tuple[str, ...]]:
+    """*submission* with its variables put in, where it has any, and the names of those that are missing.
 
     :raises Refused: 400, and what is wrong with the template.
     """
-    variables = submission.variables
-    if variables is None:
-        return submission
-    name = "body"
+    if submission.variables is None:
+        return submission, ()
     try:
-        rendered = await platform.render(submission.body, variables)
-        changed: dict[str, Any] = {"body": rules.storable(rendered.text)}
-        for name in template.REPLACED:
-            changed[name] = template.replace(getattr(submission, name), variables, rules.LONGEST_FIELD)
-    except template.TemplateError as error:
-        raise Refused(400, "Template error", f"{name}: {error}") from None
-    return attrs.evolve(submission, **changed)
+        filled = await filling.fill(platform.render, submission, submission.variables)
+    except filling.Mistake as mistake:
+        raise mistake.refused() from None
+    changed: dict[str, Any] = dict(filled.texts)
+    return attrs.evolve(submission, **changed), filled.undefined
 
 
 def _submission(request: Request, posted: forms.Posted) -> Submission:

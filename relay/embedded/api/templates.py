@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from twisted.web.server import Request
 
 from relay import wire
-from relay.embedded import preview, rules, store, templates
+from relay.embedded import filling, rules, store, templates
 from relay.embedded.accounts import Tenant
 from relay.embedded.api import send
 from relay.embedded.api.core import AccountEndpoint, Platform, document, idempotency_key, instant
@@ -42,7 +42,7 @@ class Templates(AccountEndpoint):
         """A new template; its repetition with the same Idempotency-Key is answered as before."""
         given = document(request, *_ABOUT, *_FIELDS)
         id, fields = _text(given, "id"), templates.checked(_fields(given, Fields("")))
-        await preview.check(self._platform.render, fields)
+        await filling.check(self._platform.render, fields)
         now, key = self._platform.now(), idempotency_key(request)
         fingerprint = rules.digest(["template", id, attrs.astuple(fields)])
 
@@ -78,7 +78,7 @@ class OneTemplate(AccountEndpoint):
     async def _put(self, tenant: Tenant, id: str, given: dict[str, Any]) -> Answer:
         """The template as it is given, new or not."""
         fields, known, now = templates.checked(_fields(given, Fields(""))), _known(given, id), self._platform.now()
-        await preview.check(self._platform.render, fields)
+        await filling.check(self._platform.render, fields)
 
         def put(connection: sa.Connection) -> Answer:
             if known is None and templates.one(connection, tenant.id, id) is None:
@@ -92,7 +92,7 @@ class OneTemplate(AccountEndpoint):
         known, now = _known(given, id), self._platform.now()
         found = await self._platform.read(lambda connection: templates.existing(connection, tenant.id, id))
         fields = templates.checked(_fields(given, found.fields))
-        await preview.check(self._platform.render, fields)
+        await filling.check(self._platform.render, fields)
         # What was checked is what was read: a save in between is not written over.
         save = partial(templates.save, account=tenant.id, id=id, fields=fields, author=API, now=now)
         saved = await self._platform.write(partial(save, known=found.version if known is None else known))
@@ -150,7 +150,7 @@ class Previewed(AccountEndpoint):
         given, id = document(request, "variables", *_FIELDS), segment(request, 3)
         found = await self._platform.read(lambda connection: templates.existing(connection, tenant.id, id))
         fields = templates.checked(_fields(given, found.fields))
-        shown = await preview.preview(self._platform.render, fields, _variables(given))
+        shown = await filling.preview(self._platform.render, fields, _variables(given))
         mistake = shown.mistake
         error = mistake and {"field": mistake.name, "line": mistake.line, "description": mistake.words}
         return Answer(wire.dump({**attrs.asdict(shown.fields), "undefined": shown.undefined, "error": error}))
