@@ -287,6 +287,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "failures.webhook": _webhook,
     "embedded.database": _database,
     "embedded.key_file": _file_to_be,
+    "embedded.public_url": _url,
 }
 
 #: Keys whose value may hold a secret: a password, or a URL that is one.

@@ -186,6 +186,9 @@ class Embedded:
     key_file: str = setting(
         "", "File with the key that API keys and passwords are encrypted with; empty: platform.key under data."
     )
+    public_url: str = setting(
+        "", "URL that people reach the pages at, through a proxy for instance; with https cookies are Secure."
+    )
     keep_content: float = setting(2_592_000.0, "How long the content of a message is kept; 0 is for ever.", minimum=0)
     keep_log: float = setting(7_776_000.0, "How long a message stands in the log; 0 is for ever.", minimum=0)
     session: float = setting(

@@ -109,7 +109,7 @@ class RelayService(MultiService):
         """Import now what is otherwise imported when it is needed: the user to be may not read where it is."""
         late = ["alembic.operations", "alembic.runtime.migration", "alembic.script", "jinja2"]
         if not self.config.backend:
-            late += ["relay.embedded.backend", "relay.embedded.web.pages", "relay.embedded.resource"]
+            late += ["relay.embedded.backend", "relay.embedded.resource"]
         for each in late:
             import_module(each)
 
@@ -168,16 +168,18 @@ class RelayService(MultiService):
         # Imported here: a relay before a platform of its own needs neither SQLAlchemy nor Jinja2.
         from relay.embedded.backend import Backend as EmbeddedBackend
         from relay.embedded.resource import LARGEST_REQUEST
-        from relay.embedded.web.pages import Hint
+        from relay.embedded.web.hint import Hint
 
-        embedded = self._embedded = EmbeddedBackend.open(Path(self.config.data), reactor=self._reactor)
+        embedded = self._embedded = EmbeddedBackend.open(
+            Path(self.config.data), policy=self.config.embedded, reactor=self._reactor
+        )
         # A message may grow in JSON: every quote and line end is two characters there.
         site = embedded.site(max(LARGEST_REQUEST, 2 * self.config.limits.message_size + 2**20))
         self._web["dashboard"].serve(site)
         self._web["internal"].serve(site)
         target = self._target()
         if target is not None:
-            embedded.hint = Hint(*target)
+            embedded.hint = Hint(*target, key_file=embedded.key_file)
         return Internal(f"http://{shown(self._web['internal'].address)}", secrets.token_urlsafe(32))
 
     def _target(self) -> tuple[str, int] | None:

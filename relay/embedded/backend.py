@@ -9,23 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from argon2 import PasswordHasher
 from attrs import define, field
-from sqlalchemy.exc import DatabaseError, OperationalError
 from twisted.internet.defer import Deferred
 from twisted.web.server import Site
 
-from relay.embedded import accounts, schema
+from relay.embedded import first
 from relay.embedded.api import api
 from relay.embedded.api.core import Platform, Render
-from relay.embedded.database import Database, Executor, Threads, change, open_sqlite
+from relay.embedded.database import Database, Executor, Threads
+from relay.embedded.opening import KEY_FILE, open_store
+from relay.embedded.passwords import THREADS, Passwords
 from relay.embedded.render import Renderer
 from relay.embedded.resource import LARGEST_REQUEST, site
-from relay.embedded.web.pages import Frontend, Hint, pages
-from relay.errors import ConfigError
-
-#: The files under the data folder.
-DATABASE = "platform.sqlite3"
-KEY_FILE = "api-key"
+from relay.embedded.throttle import Throttle
+from relay.embedded.web import LINKS, pages
+from relay.embedded.web.cookies import Cookies
+from relay.embedded.web.frame import Frontend
+from relay.embedded.web.hint import Hint
+from relay.policy import Embedded
 
 #: Crockford's base 32: no letters that look like digits.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -40,14 +42,19 @@ def new_id() -> str:
 class Backend:
     """The platform in small.
 
-    :ivar api_key: opens the account; never show it but where the operator asked for it.
+    :ivar api_key: opens the first account; never show it but where the operator asked for it.
     :ivar key_file: where it stands.
+    :ivar first: who may sign in since this, the first start; None later.
     :ivar hint: how a first message is sent; set it when the ports are known.
     """
 
     api_key: str = field(repr=False)
     key_file: Path
+    first: first.People | None = field(repr=False)
     _platform: Platform = field(repr=False)
+    _passwords: Passwords = field(repr=False)
+    _cookies: Cookies = field(repr=False)
+    _policy: Embedded = field(repr=False)
     _stop_rendering: Callable[[], Deferred[None]] = field(repr=False)
     _reactor: Any = field(repr=False)
     hint: Hint = field(factory=Hint)
@@ -58,10 +65,12 @@ class Backend:
         data: Path,
         *,
         reactor: Any,
+        policy: Embedded | None = None,
         now: Callable[[], float] = time.time,
         new_id: Callable[[], str] = new_id,
         executor: Callable[[int, str], Executor] | None = None,
         render: Render | None = None,
+        hasher: PasswordHasher | None = None,
     ) -> Backend:
         """Open the backend that keeps its state under *data*, making what is missing.
 
@@ -70,23 +79,51 @@ class Backend:
         :param data: a folder that exists.
         :param executor: makes the executor for so many threads of such a name; default: threads of our own.
         :param render: renders a body; default: :class:`~relay.embedded.render.Renderer`.
-        :raises ConfigError: the folder or a file in it cannot be used.
+        :param hasher: argon2 with its costs; default: those of RFC 9106 for little memory.
+        :raises ConfigError: the folder, a file in it, the database or the key file cannot be used.
         """
+        policy = policy or Embedded()
         executor = executor or partial(Threads, reactor)
-        engine, key = _prepared(data, now)
-        database = Database(engine, executor(2, "embedded-read"), executor(1, "embedded-write"))
+        hasher = hasher or PasswordHasher()
+        opened = open_store(data, policy, now, hasher)
+        database = Database(opened.engine, executor(2, "embedded-read"), executor(1, "embedded-write"))
         renderer = Renderer(reactor)
-        platform = Platform(database, render or renderer.render, now, new_id)
-        return cls(key, data / KEY_FILE, platform, renderer.stop, reactor)
+        secret = opened.cipher.derive("cookies")
+        return cls(
+            api_key=opened.key,
+            key_file=data / KEY_FILE,
+            first=opened.first,
+            platform=Platform(database, render or renderer.render, now, new_id),
+            passwords=Passwords(executor(THREADS, "embedded-password"), hasher),
+            cookies=Cookies(secret, secure=policy.public_url.startswith("https:")),
+            policy=policy,
+            stop_rendering=renderer.stop,
+            reactor=reactor,
+            hint=Hint(key_file=data / KEY_FILE),
+        )
 
     def site(self, largest: int = LARGEST_REQUEST) -> Site:
         """The HTTP API and the pages, to listen with.
 
         :param largest: bound of a request's body, in bytes.
         """
-        root = pages(Frontend(self._platform, self.key_file, lambda: self.hint))
+        frontend = Frontend(
+            platform=self._platform,
+            policy=self._policy,
+            passwords=self._passwords,
+            throttle=Throttle(self._reactor),
+            cookies=self._cookies,
+            links=LINKS,
+            signed_in=self._signed_in,
+            hint=lambda: self.hint,
+        )
+        root = pages(frontend)
         root.putChild(b"api", api(self._platform))
         return site(root, self._reactor, largest)
+
+    async def _signed_in(self) -> None:
+        """Somebody has signed in: the first passwords may have served."""
+        await self._platform.read(partial(first.forget, data=self.key_file.parent))
 
     def close(self) -> Deferred[None]:
         """Finish what is under way and let go of threads, processes and files.  Stop listening first."""
@@ -95,19 +132,4 @@ class Backend:
     async def _close(self) -> None:
         await self._stop_rendering()
         await self._platform.database.close()
-
-
-def _prepared(data: Path, now: Callable[[], float]) -> tuple[Any, str]:
-    """The engine on a database of the right schema, and the account's API key."""
-    try:
-        key = accounts.key_from(data / KEY_FILE)
-        engine = open_sqlite(data / DATABASE)
-        change(engine, schema.prepare)
-        change(engine, lambda connection: accounts.establish(connection, key, now()))
-    except OSError as error:
-        raise ConfigError([f"data: {error.filename}: {error.strerror}"]) from None
-    except DatabaseError as error:
-        # The driver's words alone: SQLAlchemy's would show the statement.
-        use = "is locked by another process" if isinstance(error, OperationalError) else "is not a database of ours"
-        raise ConfigError([f"data: {data / DATABASE}: {error.orig} (perhaps it {use})"]) from None
-    return engine, key
+        self._passwords.stop()

@@ -109,10 +109,13 @@ def write(request: Request, answer: Answer) -> None:
         "Server": "smtp-relay",
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
-        **dict(answer.headers),
+        **{name: value for name, value in answer.headers if name != "Set-Cookie"},
     }
     for name, value in headers.items():
         request.setHeader(name, value)
+    for name, value in answer.headers:
+        if name == "Set-Cookie":
+            request.responseHeaders.addRawHeader(name, value)
     if request.method != b"HEAD":
         request.write(answer.body)
     request.finish()

@@ -323,6 +323,9 @@ def prepare(connection: sa.Connection) -> None:
 
     :raises ConfigError: a newer version of this program made it.
     """
+    if connection.dialect.name == "postgresql":
+        # Several backends may start at once.
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(2041890574)")
     if REVISIONS.current(connection) is None and sa.inspect(connection).has_table("meta"):
         _adopt(connection)
     REVISIONS.upgrade(connection)

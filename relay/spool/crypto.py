@@ -7,7 +7,9 @@ import secrets
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from relay.errors import ConfigError
 
@@ -32,6 +34,7 @@ class Cipher:
         self.path = path
         self._setting = setting
         self._key: AESGCM | None = None
+        self._secret = b""
 
     def load(self) -> bool:
         """Use the key file; whether there is one.
@@ -41,6 +44,7 @@ class Cipher:
         key = _read_key(self.path, self._setting)
         if key is not None:
             self._key = AESGCM(key)
+            self._secret = key
         return key is not None
 
     def make(self) -> None:
@@ -57,6 +61,12 @@ class Cipher:
         if self._key is None:
             raise RuntimeError("no key was loaded")
         return self._key
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes that follow from the key and *purpose* (RFC 5869), and tell nothing of either."""
+        if self._key is None:
+            raise RuntimeError("no key was loaded")
+        return HKDF(hashes.SHA256(), SIZE, None, purpose.encode()).derive(self._secret)
 
     def encrypt(self, text: str, context: str) -> bytes:
         """*text*, readable only with the same *context*, so that ciphertexts cannot be swapped."""

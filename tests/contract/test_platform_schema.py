@@ -45,10 +45,11 @@ class SchemaContract:
     def test_twice(self) -> None:
         """A database that is up to date stays as it is."""
         change(self.engine, schema.prepare)
-        tenant = change(self.engine, lambda connection: accounts.establish(connection, "k" * 40, 1.0))
+        account = change(self.engine, lambda connection: accounts.made(connection, 1.0))
+        change(self.engine, lambda connection: accounts.add_key(connection, account, "k" * 40, 1.0))
         change(self.engine, schema.prepare)
         with self.engine.connect() as connection:
-            self.assertEqual(accounts.by_key(connection, "k" * 40), tenant)
+            self.assertEqual(accounts.by_key(connection, "k" * 40), accounts.first(connection))
 
     def test_foreign(self) -> None:
         """A database with tables of the same names that another program made is refused."""

@@ -27,7 +27,7 @@ class RoutesContract:
         self.cipher = Cipher(Path(self.mktemp()), "embedded.key_file")  # type: ignore[attr-defined]
         self.cipher.make()
         self.run_(schema.prepare)
-        self.local = self.run_(lambda connection: accounts.establish(connection, "k" * 40, 1.0)).id
+        self.local = self.run_(lambda connection: accounts.made(connection, 1.0))
         self.other = self.run_(lambda connection: accounts.add(connection, "Other", 1.0))
 
     def run_(self, query: Any, *rest: Any) -> Any:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
+import sqlalchemy as sa
+from argon2 import PasswordHasher
 from attrs import frozen
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -17,8 +21,14 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
-from relay.embedded import template
+from relay.embedded import accounts, people, template
 from relay.embedded.backend import Backend
+from relay.embedded.database import T, change, open_postgresql, open_sqlite
+from relay.embedded.first import USER
+from relay.policy import Embedded
+
+#: As fast as argon2 can be.
+HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 class Inline:
@@ -65,6 +75,7 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    cookies: tuple[str, ...] = ()
 
     @property
     def json(self) -> Any:
@@ -109,7 +120,8 @@ class Exchange:
         response = http.client.HTTPResponse(_Socket(self.transport.value()), method=method)  # type: ignore[arg-type]
         response.begin()
         body = response.read()
-        return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return Reply(response.status, headers, body, tuple(response.headers.get_all("Set-Cookie") or ()))
 
 
 def ask(
@@ -124,6 +136,62 @@ def ask(
     exchange = Exchange(site, peer)
     exchange.send(method, path, list(dict(headers).items()) if not isinstance(headers, list) else headers, body)
     return exchange.reply(method)
+
+
+class Browser:
+    """One who looks at the pages: keeps cookies, and sends forms as the pages have them.
+
+    :ivar cookies: by name.
+    """
+
+    def __init__(self, site: Site, peer: str = "127.0.0.1") -> None:
+        self.site = site
+        self.peer = peer
+        self.cookies: dict[str, str] = {}
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
+        """Look at a page."""
+        return self._ask("GET", path, dict(headers or {}), b"")
+
+    def post(
+        self,
+        path: str,
+        fields: Mapping[str, str | list[str]] | None = None,
+        *,
+        page: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send a form.
+
+        :param fields: beside the token, which is the one of *page*; ``csrf`` among them stands for itself.
+        :param page: that has the form; by default the one at *path*, or where that has none, the password page.
+        """
+        given = dict(fields or {})
+        if "csrf" not in given:
+            given["csrf"] = self.csrf(page or path) or self.csrf("/password")
+        sent = {"Content-Type": "application/x-www-form-urlencoded", "Origin": "http://localhost:8080"}
+        return self._ask("POST", path, {**sent, **(headers or {})}, urlencode(given, doseq=True).encode())
+
+    def csrf(self, page: str) -> str:
+        """The token that the forms of *page* hold, ``""`` where there is none."""
+        found = re.search(r'name="csrf" value="([^"]*)"', self.get(page).text)
+        return found[1] if found else ""
+
+    def follow(self, reply: Reply) -> Reply:
+        """The page that *reply* leads to."""
+        assert reply.status == 303, (reply.status, reply.text)
+        return self.get(reply.headers["location"])
+
+    def _ask(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Reply:
+        if self.cookies:
+            headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        reply = ask(self.site, method, path, headers, body, self.peer)
+        for each in reply.cookies:
+            name, _, value = each.partition(";")[0].partition("=")
+            self.cookies.pop(name, None)
+            if value:
+                self.cookies[name] = value
+        return reply
 
 
 #: A submission that nothing is wrong with.
@@ -144,21 +212,72 @@ MESSAGE: dict[str, Any] = {
 
 
 class BackendCase(SynchronousTestCase):
-    """A backend in a folder of its own, on a clock."""
+    """A backend in a folder of its own, on a clock.
+
+    :ivar passwords: of everybody who may sign in, by e-mail address.
+    """
 
     def setUp(self) -> None:
         self.data = Path(self.mktemp())
         self.data.mkdir()
+        self.policy = Embedded(database=self.database_url())
         self.clock = Clock()
         self.clock.advance(1_795_440_000)
+        self.passwords: dict[str, str] = {}
         self.start()
+
+    def database_url(self) -> str:
+        """``""`` for SQLite; tests/integration/test_platform_postgresql.py runs all of this on PostgreSQL."""
+        return ""
 
     def start(self, **options: Any) -> None:
         """Open the backend of ``self.data``, again."""
-        options = {"executor": lambda threads, name: Inline(), "render": render, **options}
+        options = {"executor": lambda threads, name: Inline(), "render": render, "hasher": HASHER, **options}
+        options = {"policy": self.policy, **options}
         self.backend = Backend.open(self.data, reactor=self.clock, now=self.clock.seconds, **options)
         self.addCleanup(lambda: self.successResultOf(self.backend.close()))
         self.site = self.backend.site(largest=300_000)
+        first = self.backend.first
+        if first is not None:
+            self.passwords[first.administrator] = first.administrator_password
+            self.passwords[first.user] = first.user_password
+
+    def engine(self) -> sa.Engine:
+        """The database, beside the backend's own way to it."""
+        url = self.policy.database
+        engine = open_postgresql(url) if url else open_sqlite(self.data / "platform.sqlite3")
+        self.addCleanup(engine.dispose)
+        return engine
+
+    def change(self, query: Callable[[sa.Connection], T]) -> T:
+        """Run *query* in a transaction."""
+        return change(self.engine(), query)
+
+    def add_account(self, name: str, key: str = "") -> int:
+        """Another account, with the capture route; its id."""
+
+        def add(connection: sa.Connection) -> int:
+            account = accounts.add(connection, name, self.clock.seconds())
+            if key:
+                accounts.add_key(connection, account, key, self.clock.seconds())
+            return account
+
+        return self.change(add)
+
+    def add_user(self, email: str, account: int | None) -> None:
+        """Another user of *account*, or another administrator."""
+        password = self.passwords[email] = f"the password of {email}"
+        hashed = HASHER.hash(password)
+        self.change(lambda connection: people.add(connection, email, hashed, account, self.clock.seconds()))
+
+    def browser(self, email: str = USER, peer: str = "127.0.0.1") -> Browser:
+        """One who has signed in, with ``""`` nobody: ``user@localhost`` is of the first account,
+        ``admin@localhost`` an administrator."""
+        browser = Browser(self.site, peer)
+        if email:
+            reply = browser.post("/sign-in", {"email": email, "password": self.passwords[email]})
+            self.assertEqual(reply.status, 303, reply.text)
+        return browser
 
     def get(self, path: str, key: str | None = None, **headers: str) -> Reply:
         """GET with the API key."""

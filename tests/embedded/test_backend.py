@@ -38,7 +38,7 @@ class KeyTests(BackendCase):
             self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o600, file)
         self.assertEqual(
             {file.name for file in self.data.iterdir()} - {"platform.sqlite3-wal", "platform.sqlite3-shm"},
-            {"api-key", "platform.sqlite3"},
+            {"api-key", "first-passwords", "platform.key", "platform.sqlite3"},
         )
 
     def test_not_stored(self) -> None:

@@ -1,0 +1,55 @@
+"""Signing in, accounts and users, as people see them in a browser."""
+
+from __future__ import annotations
+
+from tests.integration.browser import PagesCase
+
+
+class SignInTests(PagesCase):
+    """The sign-in page."""
+
+    def test_sign_in(self) -> None:
+        """A wrong password is told, the right one opens the log; signing out leads back."""
+        page = self.visit()
+        page.goto("/log?tag=welcome")
+        self.shots(page, "sign-in")
+        page.get_by_label("E-mail address").fill(self.user)
+        page.get_by_label("Password").fill("wrong")
+        page.keyboard.press("Enter")
+        page.get_by_role("alert").wait_for()
+        self.shots(page, "sign-in-wrong")
+        page.get_by_label("Password").fill(self.passwords[self.user])
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/log?tag=welcome")
+        page.locator("details.menu summary").click()
+        self.shots(page, "menu", full=False)
+        page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url("**/sign-in")
+
+    def test_password(self) -> None:
+        """The password is changed on its page."""
+        page = self.sign_in()
+        page.goto("/password")
+        self.shots(page, "password")
+        page.get_by_label("Password now").fill(self.passwords[self.user])
+        page.get_by_label("New password").fill("a new password")
+        page.get_by_role("button", name="Change password").click()
+        page.get_by_text("Your password was changed").wait_for()
+        self.sign_in(password="a new password")
+
+
+class ImpersonationTests(PagesCase):
+    """An administrator looks at an account."""
+
+    def test_look_and_leave(self) -> None:
+        """A banner says so, and leaving is one click."""
+        self.post(subject="For Local")
+        page = self.sign_in(self.administrator)
+        page.wait_for_url("**/admin/accounts")
+        self.shots(page, "admin-accounts")
+        page.get_by_role("button", name="Look at it").click()
+        page.goto("/log")
+        page.get_by_text("You look at the account").wait_for()
+        self.shots(page, "impersonating")
+        page.get_by_role("button", name="Leave Local").click()
+        page.wait_for_url("**/admin/accounts")
