@@ -307,6 +307,7 @@ tallies = sa.Table(
     sa.Column("tag", sa.String(18), primary_key=True),
     sa.Column("status", sa.String(16), primary_key=True),
     sa.Column("messages", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 

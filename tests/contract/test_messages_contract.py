@@ -9,10 +9,11 @@ import attrs
 import sqlalchemy as sa
 from twisted.trial.unittest import SynchronousTestCase
 
-from relay.embedded import accounts, listing, schema, store
+from relay.embedded import accounts, listing, schema, store, tallies
 from relay.embedded.database import change, open_sqlite
 from relay.embedded.listing import Filter, Listing, Steps
 from relay.embedded.store import Event, Status
+from relay.embedded.tallies import Counts
 
 #: Small enough that a few messages go past them.
 STEPS = Steps(examined=6, recent=3)
@@ -104,6 +105,39 @@ class MessagesContract:
             self.tallies(),
             {(2, "orders", "captured"): 1, (2, "orders", "delivered"): 1, (3, "untagged", "queued"): 1},
         )
+
+    def test_dashboard(self) -> None:
+        """What came within a period is counted by time, by tag and by account, and nobody else's."""
+        day = 86_400.0
+        now = 40 * day + 3700
+        for at, tag, status in (
+            (now, "a", "delivered"),
+            (now - 90, "a", "failed"),
+            (now - 3 * 3600, "b", "refused"),
+            (now - 3 * day, "a", "queued"),
+            (now - 35 * day, "a", "failed"),
+        ):
+            self.add(at=at, tag=tag, status=status)
+        self.add(self.other, at=now)
+        with self.engine.connect() as connection:
+            steps = [tallies.over_time(connection, self.account, period, now) for period in tallies.PERIODS]
+            tags = [tallies.by_tag(connection, self.account, period, now) for period in tallies.PERIODS]
+            owners = tallies.by_account(connection, tallies.PERIODS[0], now)
+            everybody = tallies.over_time(connection, None, tallies.PERIODS[0], now)
+        self.assertEqual([len(each) for each in steps], [24, 28, 30])
+        self.assertEqual([each[0] for each in steps[1][:2]], [33 * day + 6 * 3600, 33 * day + 12 * 3600])
+        self.assertEqual(steps[0][-2:], [(40 * day, Counts()), (40 * day + 3600, Counts(delivered=1, failed=1))])
+        self.assertEqual(
+            [sum(each[1].all for each in step) for step in steps],
+            [3, 4, 4],
+        )
+        self.assertEqual(tags[0], [("a", Counts(delivered=1, failed=1)), ("b", Counts(refused=1))])
+        self.assertEqual((tags[0][0][1].failure_rate, tags[0][1][1].accepted), (0.5, 0))
+        self.assertEqual(
+            owners,
+            [(self.account, "A", Counts(delivered=1, failed=1, refused=1)), (self.other, "B", Counts(captured=1))],
+        )
+        self.assertEqual(everybody[-1][1], Counts(delivered=1, failed=1, captured=1))
 
     def test_timeline(self) -> None:
         """A message has its status, the last answer, and every step on the way there in order."""

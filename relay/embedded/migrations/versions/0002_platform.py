@@ -196,6 +196,7 @@ def _counted() -> None:
         sa.Column("tag", sa.String(18), primary_key=True),
         sa.Column("status", sa.String(16), primary_key=True),
         sa.Column("messages", sa.Integer, nullable=False),
+        sqlite_with_rowid=False,
     )
     op.execute(
         "INSERT INTO tallies (account, hour, tag, status, messages) "
