@@ -1,0 +1,1 @@
+"""What ``benchmarks/compare.py`` is made of: messages, programs, clients, parts, arithmetic, tables."""
