@@ -9,7 +9,7 @@ from twisted.web.server import Request
 
 from relay import wire
 from relay.embedded.accounts import Tenant
-from relay.embedded.api import settings, templates
+from relay.embedded.api import settings, statistics, templates
 from relay.embedded.api.core import AccountEndpoint, Platform
 from relay.embedded.api.log import Log, LogEntry
 from relay.embedded.api.send import Send
@@ -59,6 +59,9 @@ PATHS: Mapping[str, Callable[[Platform], Endpoint]] = {
     "transactional/templates/{id}/versions": templates.Versions,
     "transactional/templates/{id}/versions/{version}": templates.OneVersion,
     "transactional/templates/{id}/versions/{version}/restore": templates.Restore,
+    "transactional/tags": statistics.Tags,
+    "transactional/tag/{tag}": statistics.OneTag,
+    "transactional/stats": statistics.Stats,
     "transactional/settings": settings.Settings,
     "transactional/routes": settings.Routes,
 }

@@ -16,7 +16,7 @@ from relay import wire
 from relay.embedded import accounts, forms, rules
 from relay.embedded.accounts import Tenant
 from relay.embedded.database import Database, Query, T
-from relay.embedded.resource import Answer, Endpoint
+from relay.embedded.resource import Answer, Endpoint, argument
 from relay.embedded.rules import Refused
 from relay.embedded.template import Rendered
 from relay.values import JSONObject
@@ -118,6 +118,34 @@ def idempotency_key(request: Request) -> str:
     if len(key) > 255 or not key.isascii() or not key.isprintable():
         raise rules.wrong("Idempotency-Key: must be at most 255 printable ASCII characters")
     return key
+
+
+def parameters(request: Request, *known: str) -> None:
+    """Let a query pass that asks for *known* things only: a wrong name must not pass for one that was left out.
+
+    :raises Refused: 400.
+    """
+    for name in request.args or ():
+        if name.decode("utf-8", "replace") not in known:
+            shown = rules.shown(name.decode("utf-8", "replace"))
+            raise rules.wrong(f"{shown}: no such parameter; {', '.join(known)} are")
+
+
+def moment(request: Request, name: str) -> float | None:
+    """A time in the query, in seconds since the epoch: a day, or RFC 3339; UTC where it names no zone.
+
+    :raises Refused: 400, it is none.
+    """
+    given = argument(request, name)
+    if not given:
+        return None
+    # Python 3.10 does not know the Z.
+    text = given[:-1] + "+00:00" if given[-1] in "zZ" else given
+    try:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, OverflowError):
+        raise rules.wrong(f"{name}: must be a time like 2026-11-23 or 2026-11-23T14:42:00Z") from None
 
 
 def instant(seconds: float) -> str:

@@ -13,7 +13,7 @@ from relay import wire
 from relay.embedded import filling, rules, store, templates
 from relay.embedded.accounts import Tenant
 from relay.embedded.api import send
-from relay.embedded.api.core import AccountEndpoint, Platform, document, idempotency_key, instant
+from relay.embedded.api.core import AccountEndpoint, Platform, document, idempotency_key, instant, parameters
 from relay.embedded.api.tree import segment
 from relay.embedded.resource import Answer, argument
 from relay.embedded.rules import Refused, wrong
@@ -34,6 +34,7 @@ class Templates(AccountEndpoint):
     async def of(self, tenant: Tenant, request: Request) -> Answer:
         if request.method == b"POST":
             return await self._create(tenant, request)
+        parameters(request, "search", "tag")
         search, tag = rules.storable(argument(request, "search")), rules.storable(argument(request, "tag"))
         found = await self._platform.read(lambda connection: templates.listed(connection, tenant.id, search, tag))
         return Answer(wire.dump({"templates": [summary(each) for each in found]}))
