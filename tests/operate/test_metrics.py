@@ -43,6 +43,13 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(self.value("stage_seconds_sum", stage="post"), 0.2)
         self.assertEqual(self.value("stage_seconds_bucket", stage="parse", le="0.0025"), 1)
 
+    def test_stage_limits(self) -> None:
+        """A bucket's bound belongs to it, what is longer than the last is in +Inf, and each counts those below."""
+        for seconds in (0.0025, 0.0026, 61.0):
+            self.metrics.record(record(seconds={"post": seconds}))
+        for bound, count in (("0.001", 0), ("0.0025", 1), ("0.005", 2), ("60.0", 2), ("+Inf", 3)):
+            self.assertEqual(self.value("stage_seconds_bucket", stage="post", le=bound), count)
+
     def test_sessions(self) -> None:
         """Open sessions go up and down; refused connections and failed keys are counted."""
         self.metrics.session_opened()
