@@ -40,20 +40,22 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--only", action="append", choices=ALL, help="only this part; may be repeated")
     parser.add_argument("--program", action="append", choices=PROGRAMS, help="only this program; may be repeated")
-    parser.add_argument("--repeat", type=int, default=5, help="runs of each, of which the median counts")
+    parser.add_argument("--repeat", type=positive, default=5, help="runs of each, of which the median counts")
     parser.add_argument("--seconds", type=float, default=2.0, help="about how long a run is")
     parser.add_argument("--messages", type=int, default=0, help="messages of a run, in place of --seconds")
     parser.add_argument("--quick", action="store_true", help="one run of half a second: whether it works at all")
     parser.add_argument("--client", choices=("smtp-source", "load"), default="smtp-source", help="Postfix' or ours")
     parser.add_argument("--rate", type=float, default=800.0, help="messages a second of the latency")
-    parser.add_argument("--idle-sessions", type=int, default=1000)
-    parser.add_argument("--large-clients", type=int, default=100)
-    parser.add_argument("--large-size", type=int, default=30_000_000)
+    parser.add_argument("--idle-sessions", type=positive, default=1000)
+    parser.add_argument("--large-clients", type=positive, default=100, help="that send a large message at once")
+    parser.add_argument("--large-size", type=positive, default=30_000_000, help="octets of that message, about")
     parser.add_argument("--json", type=Path, help="where to write the result, with all runs")
     parser.add_argument(
         "--page", type=Path, metavar="JSON", help="measure nothing: write this result into docs/performance.rst"
     )
     options = parser.parse_args(words)
+    if options.json and not options.json.resolve().parent.is_dir():
+        parser.error(f"--json: {options.json.parent} is no folder")
     if options.quick:
         options.repeat, options.seconds = 1, 0.5
     options.only = options.only or list(ALL)
@@ -63,9 +65,16 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def positive(word: str) -> int:
+    """A number that counts something; argparse says what was wrong."""
+    if (number := int(word)) < 1:
+        raise ValueError
+    return number
+
+
 def needed(options: argparse.Namespace) -> Iterator[str]:
     """What this measurement needs from Debian and PyPI."""
-    yield from ("smtp-sink", "smtp-source", "cc")
+    yield from ("Linux", "smtp-sink", "smtp-source", "cc")
     if SIGN_IN in options.only:
         yield "openssl/ssl.h"
     for name in options.programs:
@@ -93,17 +102,21 @@ def measure(options: argparse.Namespace) -> Result:
 def main() -> int:
     """Measure and print; the exit code is 1 when a row is bad, 2 when something is missing."""
     options = arguments()
-    if options.page:
-        result = Result.from_json(options.page.read_text())
-        PAGE.write_text(table.replaced(PAGE.read_text(), table.page(result)))
-        return 0
-    if lacking := needs.missing(needed(options)):
-        print(needs.advice(lacking), file=sys.stderr)
+    try:
+        if options.page:
+            result = Result.from_json(options.page.read_text("utf-8"))
+            PAGE.write_text(table.replaced(PAGE.read_text("utf-8"), table.page(result)), "utf-8")
+            return 0
+        if lacking := needs.missing(needed(options)):
+            print(needs.advice(lacking), file=sys.stderr)
+            return 2
+        result = measure(options)
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"compare.py: {error}", file=sys.stderr)
         return 2
-    result = measure(options)
     print(f"\n{table.text(result)}")
     if options.json:
-        options.json.write_text(result.to_json())
+        options.json.write_text(result.to_json(), "utf-8")
     return 0 if all(row.good for row in result.rows) and all(each.good for each in result.figures) else 1
 
 

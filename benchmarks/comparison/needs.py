@@ -13,6 +13,8 @@ from pathlib import Path
 _SBIN = "/usr/sbin"
 
 _DEBIAN = {"smtp-sink": "postfix", "smtp-source": "postfix", "cc": "gcc libc6-dev", "openssl/ssl.h": "libssl-dev"}
+#: Where processes are looked at.
+_LINUX = "Linux"
 _PYPI = {"treq": ".", "aiosmtpd": ".[bench]", "aiohttp": ".[bench]", "smtp-relay": "."}
 
 
@@ -23,11 +25,13 @@ def program(name: str) -> str:
 
 
 def missing(needed: Iterable[str]) -> list[str]:
-    """Those that are not there, of the names in the tables above."""
+    """Those that are not there, of the names in the tables above and Linux."""
     return [each for each in needed if not _is_there(each)]
 
 
 def _is_there(name: str) -> bool:
+    if name == _LINUX:
+        return sys.platform == "linux"
     if name.endswith(".h"):
         compiler = program("cc")
         if not Path(compiler).is_absolute():

@@ -54,9 +54,10 @@ class Result:
         return sum(run.others for run in self.runs) / len(self.runs) if self.runs else 0.0
 
     def to_json(self) -> str:
-        """All runs, and for those who read it the rows made of them."""
+        """The rows for those who read it, and all runs that they are made of: one a line."""
         whole = {**attrs.asdict(self), "rows": [attrs.asdict(row) for row in self.rows]}
-        return json.dumps(_rounded(whole), indent=1, ensure_ascii=False) + "\n"
+        lines = (f"{json.dumps(name)}: {_lines(_rounded(whole[name]))}" for name in _ORDER)
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str) -> Result:
@@ -66,6 +67,15 @@ class Result:
         whole["runs"] = tuple(Run(**each) for each in whole["runs"])
         whole["figures"] = tuple(Figure(**each) for each in whole["figures"])
         return cls(**whole)
+
+
+_ORDER = ("date", "machine", "versions", "options", "rows", "figures", "runs")
+
+
+def _lines(value: Any) -> str:
+    if not isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    return "[\n" + ",\n".join(f" {json.dumps(each, ensure_ascii=False)}" for each in value) + "\n]"
 
 
 def _rounded(value: Any) -> Any:

@@ -32,13 +32,12 @@ def text(result: Result) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    spread = f"{row.spread[0]:.2f}–{row.spread[1]:.2f}" if row.spread else _NONE
     return (
         row.workload,
         row.program,
         f"{row.cpu_ms:.3f}",
         _number(row.ratio, ".2f"),
-        spread,
+        _spread(row),
         _number(row.target, ".1f"),
         f"{row.rate:.0f}",
         str(row.asked),
@@ -73,29 +72,32 @@ def page(result: Result) -> str:
     found = {(row.workload, row.program): row for row in result.rows}
     names = [name for name in (TWISTED, AIOSMTPD, RELAY) if any(program == name for _, program in found)]
     workloads = [each for each in WORKLOADS.values() if (each.name, RELAY) in found]
-    parts = [_circumstances(result), "CPU of a message, as a ratio to smtp-sink's:"]
-    lines = [
+    if not workloads:
+        raise ValueError("the result has no row of the relay")
+    ratios = [
         (
             each.name,
             *(_ratio(found.get((each.name, name))) for name in names),
+            _spread(found[each.name, RELAY]),
             _number(each.target, ".1f"),
             each.words,
         )
         for each in workloads
     ]
-    parts.append(_rst(("", *names, "target", "workload"), lines))
-    parts.append(
-        "The same in milliseconds, and how many messages the platform counted of those that were sent to the relay:"
-    )
-    lines = [
-        (
-            each.name,
-            *(_milliseconds(found.get((each.name, name))) for name in (YARDSTICK, *names)),
-            f"{found[each.name, RELAY].counted} of {found[each.name, RELAY].asked}",
-        )
+    milliseconds = [
+        (each.name, *(_milliseconds(found.get((each.name, name))) for name in (YARDSTICK, *names)), _core(relay), sent)
         for each in workloads
+        for relay in (found[each.name, RELAY],)
+        for sent in (f"{relay.counted} of {relay.asked}",)
     ]
-    parts.append(_rst(("", YARDSTICK, *names, "counted"), lines))
+    parts = [
+        _circumstances(result),
+        "CPU of a message, as a ratio to smtp-sink's:",
+        _rst(("", *names, "lowest–highest", "target", "workload"), ratios),
+        "The same in milliseconds; how many messages a second of one core's time is enough for; how many the platform\n"
+        "counted of those that were sent to the relay:",
+        _rst(("", YARDSTICK, *names, "a core carries", "counted"), milliseconds),
+    ]
     return "\n\n".join([*parts, *_signed_in(found), *_figures(result)]) + "\n"
 
 
@@ -110,6 +112,15 @@ def _circumstances(result: Result) -> str:
 
 def _ratio(row: Row | None) -> str:
     return _NONE if row is None else f"{_number(row.ratio, '.2f')}{_mark(row)}"
+
+
+def _spread(row: Row) -> str:
+    return f"{row.spread[0]:.2f}–{row.spread[1]:.2f}" if row.spread else _NONE
+
+
+def _core(row: Row) -> str:
+    """Messages that a second of one core's time is enough for, by their median."""
+    return f"{1000 / row.cpu_ms:.0f}/s" if row.cpu_ms else _NONE
 
 
 def _milliseconds(row: Row | None) -> str:

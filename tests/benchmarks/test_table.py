@@ -104,20 +104,21 @@ class PageTests(SynchronousTestCase):
         ratios, milliseconds, signed, figures = self.cells(
             evolve(RESULT, runs=(*RUNS, evolve(RUN, workload="W2 plain")))
         )
-        self.assertEqual(ratios[:4], ["\\", TWISTED, RELAY, "target"])
-        self.assertEqual(ratios[5:], ["W2", "40.00", "4.00", "4.2", WORKLOADS["W2"].words])
-        self.assertEqual(milliseconds[-5:], ["W2", "0.050", "2.000", "0.200", "1000 of 1000"])
+        self.assertEqual(ratios[:4], ["\\", TWISTED, RELAY, "lowest–highest"])
+        self.assertEqual(ratios[6:], ["W2", "40.00", "4.00", "4.00–4.00", "4.2", WORKLOADS["W2"].words])
+        self.assertEqual(milliseconds[-6:], ["W2", "0.050", "2.000", "0.200", "5000/s", "1000 of 1000"])
         self.assertEqual(signed[-7:], ["W2", "0.200", "0.300", "–", "2.00", "3.00", "–"])
         self.assertEqual(figures[4:8], ["p99", "4 ms", "5", "\\"])
 
     def test_bad(self) -> None:
         """A bad row is marked here, too."""
         ratios, _, _ = self.cells(with_run(counted=999))
-        self.assertEqual(ratios[-3], "4.00 BAD")
+        self.assertEqual(ratios[-4], "4.00 BAD")
 
     def test_replaced(self) -> None:
-        """Only what stands between the two lines is made anew."""
+        """Only what stands between the two lines is made anew; a page or a result without what it takes is refused."""
         self.assertEqual(replaced(f"a\n{BEGIN}\nold\n{END}\nb\n", "new\n"), f"a\n{BEGIN}\n\nnew\n\n{END}\nb\n")
+        self.assertRaises(ValueError, page, evolve(RESULT, runs=RUNS[:1]))
         self.assertRaises(ValueError, replaced, "a page without them", "new")
 
     def test_the_page_shows_the_result(self) -> None:

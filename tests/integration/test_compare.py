@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
+
+from benchmarks.comparison.clients import Load, Sink, build
+from benchmarks.comparison.messages import KEY, WORKLOADS, letters
 
 from .support import ROOT
 
@@ -21,6 +28,8 @@ COMPARE = ROOT / "benchmarks" / "compare.py"
 PEERS = ["aiosmtpd"] if importlib.util.find_spec("aiosmtpd") and importlib.util.find_spec("aiohttp") else []
 
 MESSAGES = 12
+
+SUBMISSION = "/api/transactional/send"
 
 
 class CompareTests(SynchronousTestCase):
@@ -80,3 +89,70 @@ class CompareTests(SynchronousTestCase):
         self.assertEqual(ran.returncode, 2)
         self.assertRegex(ran.stderr, "apt-get install --no-install-recommends gcc libc6-dev")
         self.assertNotIn("Traceback", ran.stderr)
+
+
+class ToolTests(SynchronousTestCase):
+    """The two programs in C that the figures rest on."""
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="relay-compare-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.sink = Sink.start(build("sink", self.folder))
+        self.addCleanup(self.sink.stop)
+
+    def statuses(self, octets: bytes) -> list[str]:
+        """The statuses of all answers to what is sent at once, octet by octet after the first hundred."""
+        with socket.create_connection(("127.0.0.1", self.sink.port), 30) as client:
+            client.sendall(octets[:100])
+            for octet in octets[100:]:
+                client.sendall(bytes([octet]))
+            client.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+        return re.findall(r"HTTP/1.1 (\d+)", answer.decode())
+
+    def post(self, *headers: str, body: str = "{}") -> bytes:
+        """A POST with these headers."""
+        return "\r\n".join((f"POST {SUBMISSION} HTTP/1.1", "Host: sink", *headers, "", body)).encode()
+
+    def test_counts(self) -> None:
+        """The platform counts each POST that has a body and the key, however it is cut, and no other."""
+        key, length = f"x-auth-apikey: {KEY}", "Content-Length: 2"
+        good = self.post(key, length)
+        self.assertEqual(self.statuses(good * 3), ["200"] * 3)
+        self.assertEqual(self.sink.counts(), (3, 0))
+        refused = [
+            self.post(length),
+            self.post(key + "x", length),
+            self.post(key[:-1], length),
+            self.post(key, body=""),
+        ]
+        self.assertEqual(self.statuses(b"".join(refused) + good), ["401", "401", "401", "400", "200"])
+        self.assertEqual(self.sink.counts(), (4, 4))
+
+    def test_client_is_refused(self) -> None:
+        """The client counts only what has a 250, and says which replies it got instead."""
+        file = self.folder / "message"
+        file.write_bytes(letters()["html4k"].content)
+        load = Load(build("load", self.folder))
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            thread = threading.Thread(target=_refuse, args=(server,))
+            thread.start()
+            driven = load.drive(server.getsockname()[1], file, evolve(WORKLOADS["W2"], sessions=1), 2)
+            thread.join()
+        self.assertEqual((driven.taken, driven.codes), (1, {"451": 1}))
+
+
+def _refuse(server: socket.socket) -> None:
+    """Take the first message and refuse the second."""
+    client, _ = server.accept()
+    with client, client.makefile("rwb", buffering=0) as lines:
+        lines.write(b"220 here\r\n")
+        for verdict in (b"250 Ok\r\n", b"451 No\r\n"):
+            for line in lines:
+                if line.startswith(b"DATA"):
+                    break
+                lines.write(b"250-first\r\n250 last\r\n")
+            lines.write(b"354 go on\r\n")
+            while lines.readline() != b".\r\n":
+                pass
+            lines.write(verdict)
