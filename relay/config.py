@@ -45,6 +45,9 @@ DEFAULT_LISTEN = ("tcp:587", "tcp:2525", "tcp:8025")
 #: The spool's file in the data directory, for SQLite.
 SPOOL = "spool.sqlite3"
 
+#: Most processes that take mail.
+MOST_WORKERS = 64
+
 # Kubernetes sets these beside a service that is called smtp-relay; they are none of ours.
 _KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)|PORT)(_\w+)?")
 
@@ -157,6 +160,12 @@ def _path_of_url(text: str) -> str:
     return text
 
 
+def _workers(text: str) -> str:
+    if text != "auto" and not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MOST_WORKERS):
+        raise ValueError(f"must be auto or a number of 1 to {MOST_WORKERS}")
+    return text
+
+
 # --- the keys
 
 
@@ -187,9 +196,14 @@ def _top(
     flag: bool = True,
     shown: str = "",
     choices: tuple[str, ...] = (),
+    number: bool = False,
 ) -> Any:
-    """A key at the top of the file; *shown* is what the documents say of a default that is found out."""
-    metadata = {"doc": doc, "check": check, "flag": flag, "shown": shown, "choices": choices}
+    """A key at the top of the file.
+
+    :param shown: what the documents say of a default that is found out.
+    :param number: whether the file may have a number for the text.
+    """
+    metadata = {"doc": doc, "check": check, "flag": flag, "shown": shown, "choices": choices, "number": number}
     return field(factory=default, metadata=metadata) if callable(default) else field(default=default, metadata=metadata)
 
 
@@ -236,6 +250,12 @@ class Config:
         _network,
         flag=False,
     )
+    workers: str = _top(
+        "1",
+        "Processes that take mail on the same ports: auto, one a core, or a number of 1 to 64.",
+        _workers,
+        number=True,
+    )
     log_format: str = _top("text", "The log: twistd's text lines, or a JSON object a line.", choices=("text", "json"))
     session: Session = field(factory=Session)
     content: Content = field(factory=Content)
@@ -254,6 +274,15 @@ class Config:
     def spool_url(self) -> str:
         """The database of the spool: ``spool.url``, else a file of SQLite under *data*."""
         return self.spool.url or f"sqlite:///{os.path.join(os.path.abspath(self.data), SPOOL)}"
+
+    @property
+    def processes(self) -> int:
+        """How many processes take mail."""
+        if self.workers != "auto":
+            return int(self.workers)
+        # Not every system says which cores a process may use.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, MOST_WORKERS)
 
     def source(self, key: str) -> str:
         """Where *key* came from, for a message: ``"--listen"``, or ``"the default of listen"``."""
@@ -396,6 +425,8 @@ class Key:
     def _from_file(self, raw: Any) -> Any:
         if self.type is float and type(raw) is int:
             return float(raw)
+        if self.metadata.get("number") and type(raw) is int:
+            return str(raw)
         if type(raw) is not self.type or (isinstance(raw, float) and not math.isfinite(raw)):
             raise self._wrong_type()
         return raw
@@ -546,6 +577,35 @@ def _shown(raw: Any, *, quote: bool = True) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
+# --- for another process
+
+
+def handed_over(config: Config) -> dict[str, Any]:
+    """*config* as JSON holds it, secrets and all, for :func:`taken_over`."""
+    return {"values": {key.path: _value(config, key) for key in KEYS}, "sources": dict(config.sources)}
+
+
+def taken_over(given: Mapping[str, Any]) -> Config:
+    """The configuration that :func:`handed_over` gave; nothing is checked again."""
+    values = {path: tuple(value) if isinstance(value, list) else value for path, value in given["values"].items()}
+    return _make(values, given["sources"])
+
+
+def with_values_of(one: Config, keys: Sequence[str], other: Config) -> Config:
+    """*other*, with the values that *one* has for *keys*."""
+    given, kept = handed_over(other), handed_over(one)["values"]
+    return taken_over({**given, "values": {**given["values"], **{key: kept[key] for key in keys}}})
+
+
+def differing(one: Config, other: Config) -> list[str]:
+    """The keys that have other values in *other* than in *one*."""
+    return [key.path for key in KEYS if _value(one, key) != _value(other, key)]
+
+
+def _value(config: Config, key: Key) -> Any:
+    return getattr(getattr(config, key.group) if key.group else config, key.name)
+
+
 # --- for people
 
 
@@ -557,7 +617,7 @@ def effective(config: Config) -> str:
         if key.path != key.name and key.path.partition(".")[0] != table:
             table = key.path.partition(".")[0]
             lines.append(f"\n[{table}]")
-        value = getattr(getattr(config, key.group) if key.group else config, key.name)
+        value = _value(config, key)
         source = config.sources.get(key.path, "default")
         shown = "…" if value and key.path in _SECRETS else value
         lines.append(f"{key.name} = {_toml(shown)}  # {source}")

@@ -37,6 +37,7 @@ from relay.spool.breaker import Breaker, State
 from relay.spool.pacing import within
 from relay.spool.service import Policies, SpoolService
 from relay.spool.store import Store
+from relay.spool.values import Seat
 from relay.spool.writer import Thread
 from relay.values import Account, Record, Submission
 
@@ -146,16 +147,18 @@ class _Observer(Metrics):
 class Intake(MultiService):
     """Everything between the listeners and the platform.
 
+    :param seat: which of several processes this one is; None: there is no other.
     :raises ConfigError: the certificate, the authorities of the platform or a URL are not usable.
     :ivar metrics: what it counts.
     :ivar readiness: whether it can take mail.
     """
 
-    def __init__(self, config: Config, reactor: Any) -> None:
+    def __init__(self, config: Config, reactor: Any, seat: Seat | None = None) -> None:
         MultiService.__init__(self)
         self.name = "intake"
         self.metrics = _Observer()
-        self._config = config
+        self.config = config
+        self._seat = seat
         self._reactor = reactor
         self._listeners: Sequence[Listener] = ()
         self._factory: SubmissionFactory | None = None
@@ -182,8 +185,8 @@ class Intake(MultiService):
         :param internal: the embedded backend, None where ``backend`` names platforms.
         :raises ConfigError: what is in the data directory, or the spool, cannot be used.
         """
-        config, reactor = self._config, self._reactor
-        certificates = self._certificates = self._certificates or own_certificates(config, reactor)
+        config, reactor = self.config, self._reactor
+        certificates = self._certificates = self._certificates or tls.Certificates(*certificate_paths(config), reactor)
         platforms = self._make_platforms(config.backend or ((internal.url,) if internal else ()))
         keys = self._keys = Keys(platforms.ping, config.auth, reactor)
         spool = self._spool = self._open_spool(platforms, keys, make_thread(reactor))
@@ -205,7 +208,7 @@ class Intake(MultiService):
 
     def _make_platforms(self, urls: Sequence[str]) -> Platforms:
         """The platforms, each behind its breaker."""
-        config, clock = self._config, self._reactor
+        config, clock = self.config, self._reactor
 
         def changed(name: str, state: State) -> None:
             self._breakers[name] = state.value
@@ -226,8 +229,8 @@ class Intake(MultiService):
 
     def _open_spool(self, platforms: Platforms, keys: Keys, thread: Thread) -> SpoolService:
         """Open the spool, before the first message is taken."""
-        config, clock = self._config, self._reactor
-        store = thread.wait_for(Deferred.fromCoroutine(open_store(config, clock, thread)))
+        config, clock = self.config, self._reactor
+        store = thread.wait_for(Deferred.fromCoroutine(open_store(config, clock, thread, self._seat)))
         webhook = None
         if config.failures.webhook:
             # A client of its own: platform.ca_file says whom the platform trusts, not the webhook.
@@ -269,7 +272,19 @@ class Intake(MultiService):
         """The metrics; see :meth:`relay.operate.metrics.Metrics.exposition`."""
         return self.metrics.exposition(accept)
 
+    async def free(self, owner: str) -> None:
+        """Post what another process had under way, which is gone."""
+        if self._spool is not None:
+            await self._spool.free(owner)
+
     # --- stopping
+
+    async def retire(self) -> None:
+        """Take no new connections, and wait until those that there are have ended."""
+        for listener in self._listeners:
+            await listener.stop()
+        if self._factory is not None:
+            await self._factory.emptied()
 
     async def drain(self) -> bool:
         """Take no new connections, let the sessions and the postings finish; whether the spool answered."""
@@ -280,7 +295,7 @@ class Intake(MultiService):
                 await listener.stop()
             await self._finish_sessions(self._factory)
         if self._spool is not None:
-            seconds = self._config.limits.drain
+            seconds = self.config.limits.drain
             answers = await within(self._reactor, seconds + CLOSING, self._spool.stop(seconds))
         self._client.close()
         if self._webhook_client is not None:
@@ -294,7 +309,7 @@ class Intake(MultiService):
 
     async def _finish_sessions(self, factory: SubmissionFactory) -> None:
         """Let the sessions finish; shortly before they are cut off, what they wait for is spooled."""
-        seconds = self._config.limits.drain
+        seconds = self.config.limits.drain
         late = None
         if self._spool is not None:
             late = self._reactor.callLater(seconds - min(seconds / 2, _SPOOLING), self._spool.hurry)
@@ -303,10 +318,11 @@ class Intake(MultiService):
             late.cancel()
 
 
-async def open_store(config: Config, clock: Any, thread: Thread) -> Store:
+async def open_store(config: Config, clock: Any, thread: Thread, seat: Seat | None = None) -> Store:
     """Open the spool of *config*.
 
     :param thread: where it is written.
+    :param seat: which of several processes this one is.
     """
     data = Path(config.data).absolute()
     return await Store.open(
@@ -317,12 +333,15 @@ async def open_store(config: Config, clock: Any, thread: Thread) -> Store:
         thread=thread,
         keep=config.ledger.keep,
         notices=bool(config.failures.webhook),
+        seat=seat,
     )
 
 
-def own_certificates(config: Config, reactor: Any) -> tls.Certificates:
-    """The certificate that the relay makes for itself."""
-    return tls.Certificates(*tls.make(config.data, config.hostname), reactor)
+def certificate_paths(config: Config) -> tuple[str, str]:
+    """The files of the certificate and its key: those that are named, or our own, made where they are missing."""
+    if config.certificate:
+        return config.certificate, config.private_key
+    return tls.make(config.data, config.hostname)
 
 
 def _given_certificates(config: Config, reactor: Any) -> tls.Certificates | None:

@@ -31,6 +31,7 @@ from relay.spool.writer import WriterThread
 
 if TYPE_CHECKING:
     from relay.embedded.backend import Backend as EmbeddedBackend
+    from relay.workers.parent import Workers
 
 __all__ = ["Platform", "RelayService", "makeService", "make_factory", "make_pipeline"]
 
@@ -59,6 +60,8 @@ class RelayService(MultiService):
     :ivar sheds_privileges: whether the process starts as root and goes on as another user.
     :ivar log_observer: what twistd shall log to, in place of its own; None leaves it to *text_log*.
     :ivar text_log: makes the observer that writes what twistd's would, for less, or None: twistd's own does.
+    :ivar reread: reads the configuration again at SIGHUP, where there are workers; None: it stays.
+    :ivar logs_to_output: whether the log is the standard output, to which workers may write, too.
     """
 
     def __init__(self, config: Config, reactor: Any) -> None:
@@ -77,10 +80,12 @@ class RelayService(MultiService):
         self._embedded: EmbeddedBackend | None = None
         problems: list[str] = []
         self._smtp, self._web = _listeners(config, reactor, problems)
-        intake = collect(problems, partial(Intake, config, reactor))
+        intake = collect(problems, partial(_make_intake, config, reactor))
         if intake is None or problems:
             raise ConfigError(problems)
         self._intake = intake
+        self.reread: Callable[[], Config] | None = None
+        self.logs_to_output = False
         child: Any = intake  # untyped in Twisted
         child.setServiceParent(self)
 
@@ -160,6 +165,8 @@ class RelayService(MultiService):
     def _serve(self) -> None:
         """Make everything and let the listeners have it."""
         internal = None if self.config.backend else self._serve_embedded()
+        if not isinstance(self._intake, Intake):
+            self._intake.reread, self._intake.inherits_output = self.reread, self.logs_to_output
         self._intake.open(self._smtp, internal, self.spool_thread)
         self._web["admin"].serve(health.make_site(self._intake, self._reactor))
 
@@ -256,6 +263,16 @@ class RelayService(MultiService):
     def _release(self) -> None:
         if self._data is not None:
             self._data.release()
+
+
+def _make_intake(config: Config, reactor: Any) -> Intake | Workers:
+    """Who takes mail: this process, or several others."""
+    if config.processes == 1:
+        return Intake(config, reactor)
+    # Imported here: most relays are one process.
+    from relay.workers.parent import Workers
+
+    return Workers(config, reactor)
 
 
 def _listeners(config: Config, reactor: Any, problems: list[str]) -> tuple[list[Listener], dict[str, Listener]]:

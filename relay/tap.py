@@ -101,11 +101,21 @@ def makeService(options: Options) -> RelayService:
         # twistd would show a traceback for anything else.
         raise SystemExit(f"smtp-relay: {_listed(error)}") from None
     made.sheds_privileges = any(twistd.get(name) is not None for name in ("uid", "gid"))
+    made.reread = partial(_read_again, options)
+    made.logs_to_output = _logfile(twistd) == "-"
     if options.configuration.log_format == "json":
         made.log_observer = _observer(twistd, JSONLines)
     else:
         made.text_log = partial(_observer, twistd, TextLines)
     return made
+
+
+def _read_again(options: Options) -> Config:
+    """The configuration from the same sources as at the start.
+
+    :raises ConfigError: everything that is wrong.
+    """
+    return load(options.flags(), os.environ, options["config"])
 
 
 def _count_steadily() -> None:

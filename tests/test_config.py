@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -241,3 +242,31 @@ class Documents(ConfigCase):
             if isinstance(key.default, str | int | float | bool | tuple) and key.default != "":
                 with self.subTest(key.path):
                     self.assertEqual(key.parse(key.default, text=False), key.default)
+
+
+class Workers(ConfigCase):
+    def test_number(self):
+        """A number or "auto", in the file with or without quotes; anything else is refused with what is allowed."""
+        for text, processes in (("3", 3), ('"3"', 3), ('"auto"', config.Config(workers="auto").processes)):
+            self.assertEqual(config.load({}, {}, self.write(f"workers = {text}\n")).processes, processes)
+        self.assertGreaterEqual(config.Config(workers="auto").processes, 1)
+        self.assertEqual(config.load({"workers": "64"}).processes, 64)
+        for wrong in ("0", "65", "-1", "many", "1.5", "²"):
+            (problem,) = self.problems({"workers": wrong})
+            self.assertEqual(problem, f"--workers {wrong}: must be auto or a number of 1 to 64")
+
+    def test_handed_over(self):
+        """Another process gets the very same configuration, with its sources, by way of JSON."""
+        path = self.write('listen = ["tcp:1"]\n[limits]\nidle = 5\n[spool]\nurl = "postgresql://u:secret@h/d"\n')
+        loaded = config.load({"workers": "2"}, {}, path)
+        taken = config.taken_over(json.loads(json.dumps(config.handed_over(loaded))))
+        self.assertEqual(taken, loaded)
+        self.assertEqual(taken.sources, loaded.sources)
+
+    def test_difference(self):
+        """What differs between two configurations is known by key, and a part of it can be kept."""
+        one = config.load({}, {}, self.write("[limits]\nidle = 5\n"))
+        other = config.load({"admin": "tcp:1"}, {}, self.write("[limits]\nidle = 6\n"))
+        self.assertEqual(config.differing(one, other), ["admin", "limits.idle"])
+        kept = config.with_values_of(one, ["admin"], other)
+        self.assertEqual((kept.admin, kept.limits.idle), (one.admin, 6.0))

@@ -43,10 +43,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 #: The composition root and what stands above it may import everything but ``tap``.
-ROOTS = {"service", "intake", "tap", "testing", "__main__"}
+ROOTS = {"service", "intake", "workers", "tap", "testing", "__main__"}
 
 #: The only modules that may touch the global reactor.
-REACTOR = {"service", "tap"}
+REACTOR = {"service", "tap", "workers.__main__"}
 
 
 def modules() -> Iterator[tuple[str, str, ast.Module]]:
@@ -131,7 +131,7 @@ class LayeringTests(SynchronousTestCase):
         found = [
             f"{dotted}:{line} {name}"
             for dotted, unit, tree in modules()
-            if unit not in REACTOR
+            if unit not in REACTOR and dotted not in REACTOR
             for line, name in imports(dotted, tree)
             # deferToThread takes no reactor: it uses the global one.
             if name in ("twisted.internet.reactor", "twisted.internet.threads.deferToThread")

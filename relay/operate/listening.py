@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from socket import gaierror
+from socket import gaierror, socket
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from relay.errors import ConfigError
@@ -81,10 +82,11 @@ class Listener:
     """One endpoint.
 
     :param proxies: networks whose PROXY header a ``haproxy:`` endpoint believes.
+    :param inherited: descriptor of a socket that listens there already, which other processes accept from, too.
     :raises ConfigError: Twisted does not know such an endpoint.
     """
 
-    def __init__(self, reactor: Any, where: Where, proxies: Sequence[str] = ()) -> None:
+    def __init__(self, reactor: Any, where: Where, proxies: Sequence[str] = (), inherited: int | None = None) -> None:
         self.where = where
         self._later = _Later(where.name)
         self._factory: IProtocolFactory = self._later
@@ -93,8 +95,13 @@ class Listener:
         if endpoint.startswith("haproxy:"):
             endpoint = endpoint.partition(":")[2]
             self._factory = ProxyFactory(self._later, proxies, reactor)
+        self._inherited = inherited is not None
         try:
-            self._endpoint = serverFromString(reactor, _with_backlog(endpoint))
+            self._endpoint: IStreamServerEndpoint = (
+                serverFromString(reactor, _with_backlog(endpoint))
+                if inherited is None
+                else _endpoint_on(reactor, endpoint, inherited)
+            )
         except Exception as error:
             raise ConfigError([f"{where.source} {where.endpoint}: {_why_not(endpoint, error)}"]) from None
 
@@ -128,6 +135,20 @@ class Listener:
     def _bound(self, port: IListeningPort) -> None:
         self._port = port
 
+    def leave(self) -> int:
+        """Let other processes accept what comes, and none here; the descriptor of the socket.
+
+        :raises CannotStart: it has none that another process could accept from.
+        """
+        port: Any = self._port
+        try:
+            port.stopReading()
+            return int(port.fileno())
+        except AttributeError:
+            raise CannotStart(
+                f"{self.where.endpoint} ({self.where.source}) is nothing that workers can share: use workers = 1"
+            ) from None
+
     def serve(self, factory: IProtocolFactory) -> None:
         """Hand connections to *factory* from now on."""
         self._later.inner = factory
@@ -135,6 +156,12 @@ class Listener:
     def stop(self) -> Deferred[None]:
         """Close the listener; connections go on."""
         port, self._port = self._port, None
+        if self._inherited:
+            # Closing it would take a UNIX socket's file away, which is not ours.
+            inherited: Any = port
+            if port is not None:
+                inherited.stopReading()
+            return succeed(None)
         stopped: Any = port.stopListening() if port is not None else None
         return stopped if isinstance(stopped, Deferred) else succeed(None)
 
@@ -147,6 +174,30 @@ def _with_backlog(endpoint: str) -> str:
     if endpoint.startswith(("tcp:", "tcp6:")) and ":backlog=" not in endpoint:
         return f"{endpoint}:backlog={BACKLOG}"
     return endpoint
+
+
+@frozen
+class _Inherited:
+    """What an ``ssl:`` endpoint listens with where the socket is there already."""
+
+    reactor: Any
+    endpoint: IStreamServerEndpoint
+
+    def listenSSL(self, port: int, factory: IProtocolFactory, contextFactory: Any, **_: Any) -> IListeningPort:
+        """See :class:`twisted.internet.interfaces.IReactorSSL`."""
+        listening: Any = self.endpoint.listen(TLSMemoryBIOFactory(contextFactory, False, factory))
+        result: IListeningPort = listening.result
+        return result
+
+
+def _endpoint_on(reactor: Any, endpoint: str, descriptor: int) -> IStreamServerEndpoint:
+    """What *endpoint* says, on a socket that listens there."""
+    with socket(fileno=os.dup(descriptor)) as found:
+        adopted = AdoptedStreamServerEndpoint(reactor, descriptor, found.family)
+    if endpoint.startswith("ssl:"):
+        secure: IStreamServerEndpoint = serverFromString(_Inherited(reactor, adopted), endpoint)
+        return secure
+    return adopted
 
 
 def _socket_error(error: BaseException | None) -> BaseException | None:

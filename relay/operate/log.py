@@ -110,10 +110,14 @@ def said(event: LogEvent) -> str:
 
 @implementer(ILogObserver)
 class TextLines:
-    """Writes each event as :func:`twisted.logger.textFileLogObserver` does, in an eighth of its time."""
+    """Writes each event as :func:`twisted.logger.textFileLogObserver` does, in an eighth of its time.
 
-    def __init__(self, file: TextIO) -> None:
+    :param who: what stands before the logger's name, where several processes write to one log.
+    """
+
+    def __init__(self, file: TextIO, who: str = "") -> None:
         self._file = file
+        self._who = who
         self._second: int | None = None
         self._stamp = ""
 
@@ -126,13 +130,14 @@ class TextLines:
 
     def _line(self, event: LogEvent) -> str | None:
         if "log_failure" in event or event.get("log_system") is not None:
-            return formatEventAsClassicLogText(event)
+            line = formatEventAsClassicLogText(event)
+            return line and line.replace("[", f"[{self._who}", 1)
         words = said(event).replace("\n", "\n\t")
         if not words:
             return None
         level = event.get("log_level")
         name = "-" if level is None else level.name
-        return f"{self._time(event.get('log_time'))} [{event.get('log_namespace', '-')}#{name}] {words}\n"
+        return f"{self._time(event.get('log_time'))} [{self._who}{event.get('log_namespace', '-')}#{name}] {words}\n"
 
     def _time(self, when: float | None) -> str:
         """The time stamp, which is the same for a second."""

@@ -217,6 +217,11 @@ class Metrics:
         :param accept: the Accept header; OpenMetrics, which has the exemplars, where it is named.
         :return: the Content-Type and the body.
         """
-        if "application/openmetrics-text" in accept:
-            return _OPENMETRICS, _openmetrics(self.registry)
-        return _PLAIN, generate_latest(self.registry)
+        return exposition(self.registry, accept)
+
+
+def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, bytes]:
+    """See :meth:`Metrics.exposition`."""
+    if "application/openmetrics-text" in accept:
+        return _OPENMETRICS, _openmetrics(registry)
+    return _PLAIN, generate_latest(registry)

@@ -94,6 +94,7 @@ class SubmissionFactory(ServerFactory):
         self._connections = Connections(limits.connections, limits.connections_per_address)
         self._sessions: set[LineLayer] = set()
         self._drained: Deferred[None] | None = None
+        self._emptied: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """See :class:`twisted.internet.interfaces.IProtocolFactory`."""
@@ -118,6 +119,19 @@ class SubmissionFactory(ServerFactory):
         if not turned_away:
             self.observer.session_closed()
         self._check_drained()
+        if self._emptied and not self._sessions:
+            for waiter in self._emptied:
+                waiter.callback(None)
+            self._emptied.clear()
+
+    def emptied(self) -> Deferred[None]:
+        """Fires when there is no session."""
+        waiter: Deferred[None] = Deferred()
+        if self._sessions:
+            self._emptied.append(waiter)
+        else:
+            waiter.callback(None)
+        return waiter
 
     def drain(self) -> Deferred[None]:
         """Stop every session (THREATS.md, SIGTERM): idle ones are told 421, what is in DATA is finished.

@@ -10,7 +10,8 @@ import re
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +39,12 @@ BIG = 4096
 #: Name of the fact that :func:`mark` changes.
 MARK = "mark"
 
+#: Name of the next number, divided by :data:`STRIDE`, where several processes number rows.
+SERIAL = "serial"
+
+#: More than there are processes: of so many numbers each has one for itself.
+STRIDE = 1024
+
 #: What psycopg is told, unless the URL says otherwise: a server that is gone is noticed, and one that hangs.
 _POSTGRESQL = {
     "connect_timeout": "5",
@@ -47,6 +54,11 @@ _POSTGRESQL = {
     "tcp_user_timeout": "15000",
     "application_name": "smtp-relay",
 }
+
+
+_serial = sa.select(meta.c.value).where(meta.c.name == SERIAL)
+_set_serial = sa.update(meta).where(meta.c.name == SERIAL).values(value=sa.bindparam("next"))
+_add_serial = sa.insert(meta).values(name=SERIAL, value=sa.bindparam("next"))
 
 
 class Trouble(Enum):
@@ -64,10 +76,12 @@ class Database(Protocol):
     """One of the two; used by the writer thread only.
 
     :ivar shared: whether other processes may put and take rows.
+    :ivar served: whether a server keeps it, which knows what it has committed when our connection is lost.
     :ivar place: what to call it in a message to people, without a password.
     """
 
     shared: bool
+    served: bool
     place: str
 
     def lock(self) -> None:
@@ -81,6 +95,9 @@ class Database(Protocol):
 
     def connect(self) -> sa.Connection:
         """A new connection, ready for transactions that write."""
+
+    def turn(self) -> AbstractContextManager[None]:
+        """What a transaction that writes is within."""
 
     def exclude(self, connection: sa.Connection) -> None:
         """Let nobody else prepare the database until the transaction ends."""
@@ -104,9 +121,10 @@ class Database(Protocol):
         """What *error* means."""
 
 
-def database(url: str) -> Database:
+def database(url: str, number: int | None = None) -> Database:
     """The database at *url*, not yet opened.
 
+    :param number: which of several processes of a relay this one is; None: it is the only one.
     :raises ConfigError: no such kind of database, or its driver is missing.
     """
     try:
@@ -115,20 +133,25 @@ def database(url: str) -> Database:
         raise ConfigError(["spool.url: not a URL; use postgresql://user:password@host/database"]) from None
     kind = parsed.drivername.partition("+")[0]
     if kind == "sqlite" and parsed.database:
-        return SQLite(Path(parsed.database))
+        return SQLite(Path(parsed.database), number)
     if kind in ("postgresql", "postgres"):
         return PostgreSQL(parsed)
     raise ConfigError([f"spool.url: {parsed.drivername} is not known; use postgresql://user:password@host/database"])
 
 
 class SQLite:
-    """A file, for one relay and for the command line beside it."""
+    """A file, for one relay and for the command line beside it.
 
-    shared = False
+    :param number: which of the relay's processes this one is; None: the only one, which keeps all others away.
+    """
 
-    def __init__(self, path: Path) -> None:
+    served = False
+
+    def __init__(self, path: Path, number: int | None = None) -> None:
         self.path = path
         self.place = str(path)
+        self.shared = number is not None
+        self._number = number or 0
         self._lock: int | None = None
         self._next = 0
         self._file: tuple[int, int] | None = None  # device and inode
@@ -149,7 +172,7 @@ class SQLite:
         except OSError as error:
             raise ConfigError([f"data: cannot write {path}: {error.strerror}"]) from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, (fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError:
             self.unlock()
             raise ConfigError(
@@ -167,9 +190,26 @@ class SQLite:
         self._next = 0
         connection = self._engine.connect()
         self._file = self._inode()
-        if self._lock is not None:
+        if self._lock is not None and not self.shared:
             _compact(connection.connection.driver_connection)
         return connection
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Of several processes each gets its turn: to SQLite alone, one that commits without a pause leaves none.
+
+        A first lock is the queue, a second the turn: who has had it stands in the queue behind who waits for it.
+        """
+        if not self.shared or self._lock is None:
+            yield
+            return
+        fcntl.lockf(self._lock, fcntl.LOCK_EX, 1, 0)
+        fcntl.lockf(self._lock, fcntl.LOCK_EX, 1, 1)
+        fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, 0)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, 1)
 
     def exclude(self, connection: sa.Connection) -> None:
         """Its transaction does."""
@@ -178,13 +218,23 @@ class SQLite:
         return None
 
     def numbers(self, connection: sa.Connection, count: int) -> Sequence[int]:
-        """This process is the only one that inserts, so it counts itself."""
+        """The only process that inserts counts itself; of several each has numbers that no other one ever uses.
+
+        A number must not come again while somebody may still speak of the row that had it: of one that he has
+        delivered after his lease, or of one whose commit failed.
+        """
         if not self._next:
             columns = (messages.c.seq, recipients.c.row, notices.c.row)
             highest = (connection.execute(sa.select(sa.func.max(column))).scalar() for column in columns)
             self._next = 1 + max(found or 0 for found in highest)
-        first, self._next = self._next, self._next + count
-        return range(first, first + count)
+        if not self.shared:
+            first, self._next = self._next, self._next + count
+            return range(first, first + count)
+        kept = connection.execute(_serial).scalar()
+        serial = max(int(kept or 0), self._next // STRIDE + 1)
+        change = _set_serial if kept is not None else _add_serial
+        connection.execute(change, {"next": b"%d" % (serial + count)})
+        return range(serial * STRIDE + self._number, (serial + count) * STRIDE, STRIDE)
 
     def free(self, connection: sa.Connection, enough: int) -> int | None:
         """Pages of the file that hold nothing are as good as space on the volume.
@@ -225,6 +275,7 @@ class PostgreSQL:
     """A server, for several relays."""
 
     shared = True
+    served = True
 
     def __init__(self, url: sa.URL) -> None:
         self.place = url.render_as_string(hide_password=True)
@@ -247,6 +298,10 @@ class PostgreSQL:
 
     def connect(self) -> sa.Connection:
         return self._engine.connect()
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Its own affair."""
+        return contextlib.nullcontext()
 
     def exclude(self, connection: sa.Connection) -> None:
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")

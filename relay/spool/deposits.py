@@ -77,6 +77,7 @@ class Deposits:
         self._owner = owner
         self._tells = tells
         self._accounts: dict[str, tuple[int, str]] = {}
+        self._changes: int | None = None
 
     def forget(self) -> None:
         """Accounts may have been removed."""
@@ -119,6 +120,11 @@ class Deposits:
 
     def _account_ids(self, transaction: Transaction, deposits: Sequence[Deposit]) -> dict[str, int]:
         """The number of each account in *deposits*, by its digest; those of one transaction are locked in order."""
+        changes = transaction.database.changes(transaction.connection)
+        if changes != self._changes:
+            # Another process may have removed an account, and its number may be another's now.
+            self._changes = changes
+            self.forget()
         wanted = {each.message.account: each for each in deposits}
         ids: dict[str, int] = {}
         for digest in sorted(wanted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -30,8 +31,23 @@ def prepare(transaction: Transaction, *, cipher: Cipher, clock: SteadyClock, pol
         clock.set(server)
     now = clock.now()
     if not transaction.database.shared:
-        _free(connection, now)
+        free_rows(connection, now)
     _clamp(connection, now, policy.retry_maximum, keep)
+
+
+def join(transaction: Transaction, *, cipher: Cipher, clock: SteadyClock, free: Iterable[str]) -> None:
+    """Take part in the work on a database that is ready, as :func:`prepare` left it.
+
+    :param free: owners that are gone.
+    :raises ConfigError: its keys are not encrypted with the key file.
+    """
+    connection = transaction.connection
+    _unlock(connection, cipher, shared=True)
+    server = transaction.database.now(connection)
+    if server is not None:
+        clock.set(server)
+    for owner in free:
+        free_rows(connection, clock.now(), owner)
 
 
 def _unlock(connection: sa.Connection, cipher: Cipher, *, shared: bool) -> None:
@@ -65,12 +81,12 @@ def _unlock(connection: sa.Connection, cipher: Cipher, *, shared: bool) -> None:
     connection.execute(sa.insert(meta).values(name=CHECK_NAME, value=cipher.encrypt(CHECK, CHECK_NAME)))
 
 
-def _free(connection: sa.Connection, now: float) -> None:
-    """End the leases of the process that had this database before: it is gone."""
+def free_rows(connection: sa.Connection, now: float, owner: str | None = None) -> None:
+    """End the leases of *owner*, or of whoever had this database before: it is gone."""
     for table in (recipients, notices):
-        held = sa.and_(table.c.owner.is_not(None), table.c.ready > now)
-        connection.execute(sa.update(table).where(held).values(ready=now))
-        connection.execute(sa.update(table).where(table.c.owner.is_not(None)).values(owner=None))
+        held = table.c.owner == owner if owner is not None else table.c.owner.is_not(None)
+        connection.execute(sa.update(table).where(held, table.c.ready > now).values(ready=now))
+        connection.execute(sa.update(table).where(held).values(owner=None))
 
 
 def _clamp(connection: sa.Connection, now: float, retry_maximum: float, keep: float) -> None:

@@ -131,6 +131,11 @@ class SpoolService(MultiService):
         """There is something new in the spool, or a platform is back."""
         self._runner.wake()
 
+    async def free(self, owner: str) -> None:
+        """Let what the process *owner*, which is gone, had under way be posted again."""
+        await self.store.free(owner)
+        self.wake()
+
     def hurry(self) -> None:
         """The time to stop is nearly over: spool what clients wait for."""
         self._handover.hurry()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from attrs import define, field
@@ -26,10 +27,10 @@ from relay.spool.deposits import Deposits, deposit
 from relay.spool.leases import Leases, Request
 from relay.spool.memories import Memories
 from relay.spool.notices import Notices
-from relay.spool.opening import prepare
+from relay.spool.opening import free_rows, join, prepare
 from relay.spool.operators import EVERYTHING, PART, Listing, Selection, Shown
 from relay.spool.usage import Census, Usage
-from relay.spool.values import Counts, Leased, Notice, Remembered, Row, Settlement, Spooled
+from relay.spool.values import Counts, Leased, Notice, Remembered, Row, Seat, Settlement, Spooled
 from relay.spool.writer import Thread, Transaction, Work, Writer, WriterThread
 
 
@@ -66,6 +67,7 @@ class Store:
         thread: Thread | None = None,
         keep: float = Ledger().keep,
         notices: bool = False,
+        seat: Seat | None = None,
     ) -> Store:
         """Open the spool at *url*, making what is missing.  It starts a thread: call it after a fork.
 
@@ -75,13 +77,15 @@ class Store:
         :param thread: where the database is used; default: a thread of our own.
         :param keep: how long the ledger remembers, in seconds.
         :param notices: whether a failure makes a notice for ``failures.webhook``.
+        :param seat: which of several processes this one is, on a spool that their parent has opened and closed;
+            its clock counts then, not *now*.
         :raises ConfigError: it cannot be opened: in use, of a newer version, out of reach, another key file.
         """
-        place = database(url)
+        place = database(url, seat.number if seat else None)
         place.lock()
-        owner = uuid.uuid4().hex
+        owner = seat.owner if seat else uuid.uuid4().hex
         cipher = Cipher(key_file)
-        clock = SteadyClock(now, monotonic)
+        clock = SteadyClock(now if seat is None else partial(_of_all, seat, monotonic), monotonic)
         usage = Usage(policy, monotonic)
         deposits = Deposits(cipher, usage, owner, notices)
         memories = Memories(keep)
@@ -91,7 +95,10 @@ class Store:
             usage.forget()
             deposits.forget()
             if fresh:
-                prepare(transaction, cipher=cipher, clock=clock, policy=policy, keep=keep)
+                if seat is None:
+                    prepare(transaction, cipher=cipher, clock=clock, policy=policy, keep=keep)
+                else:
+                    join(transaction, cipher=cipher, clock=clock, free=seat.free)
                 transaction.committed.append(fresh.clear)
             memories.look(transaction)
             usage.refresh(transaction)
@@ -161,6 +168,10 @@ class Store:
         """Note what became of leased rows."""
         await self._writer.submit(self._leases.settle, tuple(settlements))
 
+    async def free(self, owner: str) -> None:
+        """Make the rows due that the process *owner*, which is gone, had under way."""
+        await self._writer.submit(_free, owner)
+
     async def next_due(self) -> float | None:
         """Seconds until the earliest row is due or a lease ends; None without rows that wait."""
         return await self._writer.submit(self._leases.next_due, None)
@@ -226,12 +237,16 @@ class Store:
     async def has_memories(self) -> bool:
         """Whether :meth:`recall` may find anything: asked for each message, so without the disk.
 
-        With PostgreSQL what another relay remembers is seen within a second.
+        What another process remembers is seen within a second, or after :meth:`expect_memories`.
         """
         if self._database.shared and not self._memories.any and self._monotonic() >= self._asked + 1.0:
             self._asked = self._monotonic()
             return await self._writer.submit(self._memories.look, None)
         return self._memories.any
+
+    def expect_memories(self) -> None:
+        """Another process has remembered something."""
+        self._memories.any = True
 
     # --- notices
 
@@ -246,6 +261,16 @@ class Store:
     async def next_notice(self) -> float | None:
         """Seconds until the earliest notice is due; None without one."""
         return await self._writer.submit(self._notices.next_due, None)
+
+
+def _free(transaction: Transaction, owners: Sequence[str]) -> list[None]:
+    for owner in owners:
+        free_rows(transaction.connection, transaction.now, owner)
+    return [None] * len(owners)
+
+
+def _of_all(seat: Seat, monotonic: Callable[[], float]) -> float:
+    return seat.epoch + monotonic()
 
 
 def _retry(transaction: Transaction, asked: Sequence[Listing]) -> list[list[int]]:

@@ -16,7 +16,7 @@ from relay.spool.writer import Transaction
 #: Of the writer's time, at most this part goes into counting.
 SHARE = 0.01
 
-#: The counts of a server that others use too are at most so old, in seconds, unless counting takes long.
+#: The counts of a database that others use too are at most so old, in seconds, unless counting takes long.
 FRESH = 1.0
 
 #: So often, in seconds, we look whether the command line has changed a file of ours.
@@ -65,7 +65,7 @@ class Usage:
         if self._changes is not None and started < self._next:
             return
         changes = transaction.database.changes(transaction.connection)
-        if changes == self._changes and not transaction.database.shared:
+        if changes == self._changes and not transaction.database.served:
             self._next = started + LOOK
             return
         self._changes = changes

@@ -8,6 +8,23 @@ from relay.values import Submission
 
 
 @frozen
+class Seat:
+    """One of several processes of a relay that work on one spool.
+
+    :ivar number: which one, from 1; no two that live have the same.
+    :ivar owner: what its leases say.
+    :ivar epoch: when the machine's monotonic clock began, in seconds since the epoch: the same for all, so that a
+        clock that is set makes no two of them disagree on whose lease has ended.
+    :ivar free: owners that are gone, whose rows are due at once.
+    """
+
+    number: int
+    owner: str
+    epoch: float
+    free: tuple[str, ...] = ()
+
+
+@frozen
 class Entry:
     """One recipient on its way into the spool.
 

@@ -316,7 +316,7 @@ class Writer:
         transaction = Transaction(connection, self._database, self._now())
         results: list[Any] | None = None
         try:
-            with connection.begin():
+            with self._database.turn(), connection.begin():
                 results = _perform(transaction, batch)
         except Exception as error:
             if self._database.trouble(error) is not Trouble.BROKEN:
@@ -327,7 +327,7 @@ class Writer:
             self._disconnect()
             committed = self._reopen(transaction.puts)
             if results is None or not committed:
-                return [], error, self._database.shared and results is None and committed is not None
+                return [], error, self._database.served and results is None and committed is not None
         self._finish(transaction)
         return results, None, False
 
@@ -349,13 +349,13 @@ class Writer:
         what it will forget.  Nobody was answered yet.
         """
         self._connection = connection = self._database.connect()
-        with connection.begin():
+        with self._database.turn(), connection.begin():
             transaction = Transaction(connection, self._database, self._now())
-            stay = bool(self._database.shared and puts and present(connection, puts))
+            stay = bool(self._database.served and puts and present(connection, puts))
             self._suspects.update(() if stay else puts)
             remove_messages(connection, sorted(self._suspects))
             self._opened(transaction)
-            if not self._database.shared:
+            if not self._database.served:
                 # Shows that the disk takes commits again.
                 mark(connection)
         self._suspects.clear()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from relay.errors import ConfigError, Reason
-from relay.spool.schema import accounts, recipients
-from relay.spool.store import Store
-from relay.spool.values import Delivered, Entry, Leased, Remembered, Retry
+from relay.spool.schema import recipients
+from relay.spool.values import Delivered, Entry
 from tests.contract import test_store_contract as contract
-from tests.contract.test_store_contract import message, of, submission
+from tests.contract.test_store_contract import message, submission
 from tests.integration import postgresql
 
 
@@ -60,117 +58,12 @@ class KeyTests(contract.KeyTests, PostgreSQLCase):
     pass
 
 
+class SeveralTests(contract.SeveralTests, PostgreSQLCase):
+    pass
+
+
 class SeveralRelaysTests(PostgreSQLCase):
     """Two relays on one database."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.other = self.open()
-
-    def together(self, *works: Callable[[], None]) -> None:
-        """Run *works* at the same time, and raise what one of them raised."""
-        raised: list[BaseException] = []
-        barrier = threading.Barrier(len(works))
-
-        def run(work: Callable[[], None]) -> None:
-            barrier.wait(60)
-            try:
-                work()
-            except BaseException as error:
-                raised.append(error)
-
-        threads = [threading.Thread(target=run, args=(work,)) for work in works]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        for error in raised:
-            raise error
-
-    def test_never_the_same_row(self) -> None:
-        """Two relays that take at the same time never get the same row, and get all of them."""
-        for account in "abc":
-            self.got(self.store.put(of(account, *(f"{number}@{account}.example" for number in range(100)))))
-        taken: list[list[int]] = [[], []]
-
-        def drain(store: Store, rows: list[int]) -> None:
-            while leased := self.take(7, store):
-                rows.extend(each.row for each in leased)
-
-        self.together(lambda: drain(self.store, taken[0]), lambda: drain(self.other, taken[1]))
-        self.assertEqual(len(set(taken[0]) | set(taken[1])), 300)
-        self.assertEqual(len(taken[0]) + len(taken[1]), 300)
-
-    def test_last_rows_of_a_message(self) -> None:
-        """When two relays end the last two rows of a message at the same time its content is gone."""
-        for _ in range(50):
-            self.put(Entry(submission("a@example.org")), Entry(submission("b@example.org")))
-        leased: dict[str, list[Leased]] = {"a@example.org": [], "b@example.org": []}
-        for each in self.take(100):
-            leased[each.submission.to].append(each)
-
-        def end(store: Store, rows: list[Leased]) -> None:
-            for each in rows:
-                self.got(store.settle([Delivered(each.row)]))
-
-        self.together(
-            lambda: end(self.store, leased["a@example.org"]), lambda: end(self.other, leased["b@example.org"])
-        )
-        self.assertEqual(set(self.tables().values()), {0})
-
-    def test_dead_relay(self) -> None:
-        """What a dead relay held is taken over when its lease ends, and not before."""
-        self.put(Entry(submission("taken@example.org")), Entry(submission("flying@example.org"), in_flight=30.0))
-        self.assertEqual(len(self.take()), 1)
-        self.later(29)
-        self.assertEqual(self.take(store=self.other), [])
-        self.later(2)
-        self.assertEqual([each.submission.to for each in self.take(store=self.other)], ["flying@example.org"])
-        self.later(30)
-        self.assertEqual([each.submission.to for each in self.take(store=self.other)], ["taken@example.org"])
-
-    def test_restart_of_another(self) -> None:
-        """A relay that starts leaves alone what a living one holds."""
-        self.put()
-        self.take()
-        self.assertEqual(self.take(store=self.open()), [])
-
-    def test_taken_over(self) -> None:
-        """Only a delivery counts from the relay that a row was taken over from."""
-        rows = self.put(Entry(submission("a@example.org")), Entry(submission("b@example.org")))
-        self.take()
-        self.later(61)
-        self.assertEqual(len(self.take(store=self.other)), 2)
-        self.settle(Retry(rows[0], 0.0, "451 from the slow one"), Delivered(rows[1]))
-        (row,) = self.got(self.store.listing())
-        self.assertEqual((row.recipient, row.state, row.last_answer), ("a@example.org", "in flight", ""))
-
-    def test_limits_are_common(self) -> None:
-        """What another relay put counts against the limits, within a second."""
-        store = self.open(max_rows=2)
-        self.got(store.put(message()))
-        self.put()
-        self.later(5)
-        self.assertEqual(self.refused(store.put(message())), Reason.SPOOL_FULL)
-
-    def test_memories_are_common(self) -> None:
-        """What one relay remembers the other knows within a second."""
-        self.assertFalse(self.got(self.other.has_memories()))
-        self.got(self.store.remember(Remembered(b"f", "ID1")))
-        self.later(1)
-        self.assertTrue(self.got(self.other.has_memories()))
-        self.assertEqual(self.got(self.other.recall(b"f")), Remembered(b"f", "ID1"))
-
-    def test_account_removed_by_another(self) -> None:
-        """A key that another relay swept, because nothing needed it, is kept anew with the next message."""
-        (row,) = self.put()
-        self.take()
-        self.settle(Delivered(row))
-        self.got(self.other.purge())
-        with self.connect() as connection:
-            self.assertEqual(connection.execute(sa.select(accounts)).all(), [])
-        self.put()
-        self.assertEqual(len(self.take()), 1)
 
     def test_another_key_file(self) -> None:
         """A relay with another key file, or with none, does not start, messages or not, and says which file."""
