@@ -178,7 +178,7 @@ class RelayService(MultiService):
         from relay.embedded.web.hint import Hint
 
         embedded = self._embedded = EmbeddedBackend.open(
-            Path(self.config.data), policy=self.config.embedded, reactor=self._reactor
+            Path(self.config.data), policy=self.config.embedded, reactor=self._reactor, forget=self.forget_digest
         )
         # A message may grow in JSON: every quote and line end is two characters there.
         site = embedded.site(max(LARGEST_REQUEST, 2 * self.config.limits.message_size + 2**20))
@@ -217,10 +217,14 @@ class RelayService(MultiService):
             backend=", ".join(self.config.backend),
             api_key=embedded.api_key if embedded else "",
             key_file=str(embedded.key_file) if embedded else "",
+            people=embedded.first.people if embedded and embedded.first else (),
+            passwords_file=str(embedded.passwords_file) if embedded and embedded.passwords_file.exists() else "",
         )
         if self.terminal is not None and self.terminal.isatty():
             self.terminal.write(banner.for_terminal(ready))
             self.terminal.flush()
+            if embedded and embedded.first:
+                embedded.passwords_file.unlink(missing_ok=True)
         else:
             for line in banner.for_log(ready):
                 log.info("{line}", line=line)

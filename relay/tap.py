@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import getopt
+import getpass
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import ILogObserver
@@ -271,6 +273,73 @@ class _Queue(usage.Options):
         self.configuration = _load({name: self[name] for name in ("data", "spool")}, self["config"])
 
 
+class _People(usage.Options):
+    """Options of ``smtp-relay account`` and ``smtp-relay user``.
+
+    :cvar what: which of the two.
+    :ivar configuration: the relay's.
+    :ivar words: what is no option: ``add NAME``.
+    """
+
+    what = ""
+    synopsis = ""
+    optParameters = [
+        ["config", "c", None, "The relay's TOML file. (SMTP_RELAY_CONFIG)"],
+        *(
+            [key.flag.removeprefix("--"), None, None, f"{key.metadata['doc']} ({key.env})"]
+            for key in KEYS
+            if key.path == "data"
+        ),
+    ]
+
+    configuration: Config
+    words: tuple[str, ...]
+
+    opt_version = Options.opt_version
+
+    def getSynopsis(self) -> str:
+        """Without that of ``smtp-relay`` before it."""
+        return self.synopsis
+
+    parseOptions = _Queue.parseOptions
+    parseArgs = _Queue.parseArgs
+
+    def postOptions(self) -> None:
+        """Read the configuration."""
+        self.configuration = _load({"data": self["data"]}, self["config"])
+
+
+class _Account(_People):
+    """Options of ``smtp-relay account``."""
+
+    what = "account"
+    synopsis = """Usage: smtp-relay account [list]
+       smtp-relay account add NAME
+       smtp-relay account disable | enable | reset-key NAME"""
+    longdesc = (
+        "Shows and changes the accounts of the embedded backend; NAME may be the account's id. "
+        "The relay may be running or stopped."
+    )
+
+
+class _User(_People):
+    """Options of ``smtp-relay user``."""
+
+    what = "user"
+    optParameters = [
+        ["account", None, None, "The account of a new user: its name or id."],
+        ["password-file", None, None, "File that holds the password; without it it is asked for, or made and shown."],
+    ]
+    optFlags = [["administrator", None, "The new user is an administrator, of no account."]]
+    synopsis = """Usage: smtp-relay user [list]
+       smtp-relay user add EMAIL --account NAME | --administrator [--password-file FILE]
+       smtp-relay user passwd EMAIL [--password-file FILE]
+       smtp-relay user disable | enable EMAIL"""
+    longdesc = (
+        "Shows and changes who may sign in at the pages of the embedded backend. The relay may be running or stopped."
+    )
+
+
 class _Commands(usage.Options):
     """Options of ``smtp-relay``."""
 
@@ -279,6 +348,8 @@ class _Commands(usage.Options):
         ["check-config", None, Options, "Say everything that is wrong with the configuration, or show it."],
         ["send-test", None, _SendTest, "Send a test message to a running relay."],
         ["queue", None, _Queue, "Show what waits in the spool, try it again, or drop it."],
+        ["account", None, _Account, "Show and change the accounts of the embedded backend."],
+        ["user", None, _User, "Show and change who may sign in at its pages."],
     ]
     synopsis = "Usage: smtp-relay COMMAND [options]"
 
@@ -287,11 +358,16 @@ class _Commands(usage.Options):
     def postOptions(self) -> None:
         """A command is needed."""
         if not self.subCommand:
-            raise usage.UsageError("say what to do: run, check-config, send-test or queue; --help tells more")
+            raise usage.UsageError(
+                "say what to do: run, check-config, send-test, queue, account, user; --help tells more"
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script; leaves with exit code 1 and every problem on standard error, queue's wrong usage with 2."""
+    """The console script; leaves with exit code 1 and every problem on standard error.
+
+    Wrong usage of queue, account and user is exit code 2.
+    """
     _write_anything()
     commands: Any = _untyped(_Commands)()
     try:
@@ -302,10 +378,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _check_config(commands.subOptions)
         elif commands.subCommand == "queue":
             _queue(commands.subOptions)
+        elif commands.subCommand in ("account", "user"):
+            _people(commands.subOptions)
         else:
             _send_test(commands.subOptions)
     except usage.UsageError as error:
-        if commands.subCommand == "queue":
+        if commands.subCommand in ("queue", "account", "user"):
             print(f"smtp-relay: {error}", file=sys.stderr)
             raise SystemExit(2) from None
         raise SystemExit(f"smtp-relay: {error}") from None
@@ -429,6 +507,72 @@ def _check_queue(options: _Queue, name: str, ids: Sequence[str]) -> None:
         raise usage.UsageError(f"queue {name}: needs the ID of a message")
     if name == "retry" and bool(ids) + bool(options["all"]) + bool(options["account"] or options["failed"]) != 1:
         raise usage.UsageError("queue retry: needs the ID of a message, or --all, or --account, or --failed")
+
+
+def _people(options: Any) -> None:
+    name, *words = options.words or ("list",)
+    _check_people(options, name, words)
+    from relay.embedded import command
+
+    password_file = options.get("password-file")
+    asked = sys.stdin is not None and sys.stdin.isatty() and not password_file
+    terminal = command.Terminal(print, getpass.getpass if asked else None, time.time)
+    try:
+        wanted = command.Command(
+            options.what,
+            name,
+            words[0] if words else "",
+            options.get("account") or "",
+            _first_line(password_file) if password_file else "",
+        )
+        command.run(Path(options.configuration.data), options.configuration.embedded, wanted, terminal)
+        sys.stdout.flush()
+    except ConfigError as error:
+        raise SystemExit("\n".join(f"smtp-relay: {problem}" for problem in error.problems)) from None
+    except command.CannotDo as error:
+        raise SystemExit(f"smtp-relay: {error}") from None
+    except EOFError:
+        raise SystemExit("smtp-relay: no password was given") from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SystemExit(f"smtp-relay: {error.filename or 'the output'}: {error.strerror}") from None
+
+
+def _check_people(options: Any, name: str, words: Sequence[str]) -> None:
+    """Whether the words and options of ``smtp-relay account`` and ``user`` fit together.
+
+    :raises usage.UsageError: they do not.
+    """
+    names = _PEOPLE[options.what]
+    if name not in names:
+        raise usage.UsageError(f"{options.what}: {name!r} is none of {', '.join(names)}; --help tells more")
+    if len(words) != (name != "list"):
+        needs = "takes nothing more" if name == "list" else f"needs one {names[name]}"
+        raise usage.UsageError(f"{options.what} {name}: {needs}")
+    if options.what == "user" and (name == "add") != bool(options["account"] or options["administrator"]):
+        wrong = "needs --account or --administrator" if name == "add" else "takes no --account or --administrator"
+        raise usage.UsageError(f"user {name}: {wrong}")
+    if options.get("account") and options.get("administrator"):
+        raise usage.UsageError("user add: an administrator is of no account")
+    if options.get("password-file") and name not in ("add", "passwd"):
+        raise usage.UsageError(f"user {name}: takes no --password-file")
+
+
+#: What there is to do, and what each needs.
+_PEOPLE: dict[str, dict[str, str]] = {
+    "account": {"list": "", "add": "NAME", "disable": "NAME", "enable": "NAME", "reset-key": "NAME"},
+    "user": {"list": "", "add": "EMAIL", "passwd": "EMAIL", "disable": "EMAIL", "enable": "EMAIL"},
+}
+
+
+def _first_line(path: str) -> str:
+    """The password in a file.
+
+    :raises OSError: it cannot be read.
+    """
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.readline().rstrip("\r\n")
 
 
 def _ask(question: str) -> bool:

@@ -154,7 +154,7 @@ class MainTests(TapCase):
 
     def test_usage(self) -> None:
         """No command, an unknown one and an unknown option are refused with a hint."""
-        self.assertIn("run, check-config, send-test or queue", self.refused())
+        self.assertIn("run, check-config, send-test, queue, account, user", self.refused())
         self.assertIn("smtp-relay:", self.refused("stop"))
         self.assertIn("option --nope not recognized", self.refused("check-config", "--nope"))
         self.assertIn("--to ADDRESS", self.refused("send-test"))

@@ -18,6 +18,7 @@ from relay.embedded import first
 from relay.embedded.api import api
 from relay.embedded.api.core import Platform, Render
 from relay.embedded.database import Database, Executor, Threads
+from relay.embedded.keys import Keys
 from relay.embedded.opening import KEY_FILE, open_store
 from relay.embedded.passwords import THREADS, Passwords
 from relay.embedded.render import Renderer
@@ -28,6 +29,7 @@ from relay.embedded.web.cookies import Cookies
 from relay.embedded.web.frame import Frontend
 from relay.embedded.web.hint import Hint
 from relay.policy import Embedded
+from relay.spool.crypto import Cipher
 
 #: Crockford's base 32: no letters that look like digits.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -71,6 +73,7 @@ class Backend:
         executor: Callable[[int, str], Executor] | None = None,
         render: Render | None = None,
         hasher: PasswordHasher | None = None,
+        forget: Callable[[bytes], None] | None = None,
     ) -> Backend:
         """Open the backend that keeps its state under *data*, making what is missing.
 
@@ -80,6 +83,7 @@ class Backend:
         :param executor: makes the executor for so many threads of such a name; default: threads of our own.
         :param render: renders a body; default: :class:`~relay.embedded.render.Renderer`.
         :param hasher: argon2 with its costs; default: those of RFC 9106 for little memory.
+        :param forget: called with the SHA-256 of each API key that stopped to be good.
         :raises ConfigError: the folder, a file in it, the database or the key file cannot be used.
         """
         policy = policy or Embedded()
@@ -88,12 +92,14 @@ class Backend:
         opened = open_store(data, policy, now, hasher)
         database = Database(opened.engine, executor(2, "embedded-read"), executor(1, "embedded-write"))
         renderer = Renderer(reactor)
+        keys = Keys(database, opened.cipher, data / KEY_FILE, now, forget or (lambda digest: None))
+        keys.start(reactor)
         secret = opened.cipher.derive("cookies")
         return cls(
             api_key=opened.key,
             key_file=data / KEY_FILE,
             first=opened.first,
-            platform=Platform(database, render or renderer.render, now, new_id),
+            platform=Platform(database, keys, opened.cipher, render or renderer.render, now, new_id),
             passwords=Passwords(executor(THREADS, "embedded-password"), hasher),
             cookies=Cookies(secret, secure=policy.public_url.startswith("https:")),
             policy=policy,
@@ -121,6 +127,21 @@ class Backend:
         root.putChild(b"api", api(self._platform))
         return site(root, self._reactor, largest)
 
+    @property
+    def keys(self) -> Keys:
+        """The API keys of all accounts."""
+        return self._platform.keys
+
+    @property
+    def cipher(self) -> Cipher:
+        """What the secrets in the database are sealed with."""
+        return self._platform.cipher
+
+    @property
+    def passwords_file(self) -> Path:
+        """Where the first passwords stand until they have served; whoever shows them may delete it."""
+        return self.key_file.parent / first.FILE
+
     async def _signed_in(self) -> None:
         """Somebody has signed in: the first passwords may have served."""
         await self._platform.read(partial(first.forget, data=self.key_file.parent))
@@ -130,6 +151,7 @@ class Backend:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
+        self._platform.keys.stop()
         await self._stop_rendering()
         await self._platform.database.close()
         self._passwords.stop()

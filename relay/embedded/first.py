@@ -9,8 +9,8 @@ from argon2 import PasswordHasher
 from attrs import field, frozen
 
 from relay.embedded import accounts, people
-from relay.embedded.accounts import write_private
 from relay.embedded.database import change
+from relay.embedded.keys import write_private
 from relay.embedded.passwords import new_password
 from relay.embedded.schema import users
 
@@ -29,6 +29,11 @@ class People:
     administrator_password: str = field(repr=False)
     user: str
     user_password: str = field(repr=False)
+
+    @property
+    def people(self) -> tuple[tuple[str, str], ...]:
+        """E-mail address and password of each."""
+        return (self.administrator, self.administrator_password), (self.user, self.user_password)
 
     def lines(self) -> str:
         """For the file."""

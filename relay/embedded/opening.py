@@ -10,8 +10,9 @@ from argon2 import PasswordHasher
 from attrs import field, frozen
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from relay.embedded import accounts, first, schema
+from relay.embedded import first, keys, schema
 from relay.embedded.database import change, is_postgresql, open_postgresql, open_sqlite
+from relay.embedded.migrations import REVISIONS
 from relay.errors import ConfigError
 from relay.policy import Embedded
 from relay.spool.crypto import Cipher
@@ -52,7 +53,7 @@ def open_store(data: Path, policy: Embedded, now: Callable[[], float], hasher: P
         try:
             change(engine, schema.prepare)
             change(engine, lambda connection: unlock(connection, cipher))
-            key = accounts.settle(engine, data / KEY_FILE, cipher, now())
+            key = keys.settle(engine, data / KEY_FILE, cipher, now())
             people = first.settle(engine, data, hasher, now())
         except BaseException:
             engine.dispose()
@@ -62,6 +63,29 @@ def open_store(data: Path, policy: Embedded, now: Callable[[], float], hasher: P
     except DatabaseError as error:
         raise ConfigError([f"{where}: {_said(error, bool(policy.database))}"]) from None
     return Opened(engine, cipher, key, people)
+
+
+def open_existing(data: Path, policy: Embedded) -> tuple[sa.Engine, Cipher]:
+    """What a backend has made, for the command line; the backend may be running.
+
+    :raises ConfigError: there is none, or the database or the key file cannot be used.
+    """
+    where = "embedded.database" if policy.database else f"data: {data / DATABASE}"
+    cipher = Cipher(Path(policy.key_file) if policy.key_file else data / CIPHER_FILE, "embedded.key_file")
+    if not policy.database and not (data / DATABASE).exists():
+        raise ConfigError([f"{where}: there is no such file; start the relay once, or name its --data or --config"])
+    try:
+        engine = open_postgresql(policy.database) if policy.database else open_sqlite(data / DATABASE)
+        with engine.connect() as connection:
+            found = REVISIONS.current(connection)
+            if found != REVISIONS.head:
+                raise ConfigError([f"{where}: has schema revision {found}; start this version of the relay once"])
+            unlock(connection, cipher)
+    except OSError as error:
+        raise ConfigError([f"data: {error.filename}: {error.strerror}"]) from None
+    except DatabaseError as error:
+        raise ConfigError([f"{where}: {_said(error, bool(policy.database))}"]) from None
+    return engine, cipher
 
 
 def unlock(connection: sa.Connection, cipher: Cipher) -> None:

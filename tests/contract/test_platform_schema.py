@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from twisted.trial.unittest import SynchronousTestCase
 
-from relay.embedded import accounts, schema
+from relay.embedded import accounts, keys, schema
 from relay.embedded.database import change, open_sqlite
 from relay.embedded.migrations import REVISIONS
 
@@ -46,10 +46,10 @@ class SchemaContract:
         """A database that is up to date stays as it is."""
         change(self.engine, schema.prepare)
         account = change(self.engine, lambda connection: accounts.made(connection, 1.0))
-        change(self.engine, lambda connection: accounts.add_key(connection, account, "k" * 40, 1.0))
+        change(self.engine, lambda connection: keys.add_key(connection, account, "k" * 40, 1.0))
         change(self.engine, schema.prepare)
         with self.engine.connect() as connection:
-            self.assertEqual(accounts.by_key(connection, "k" * 40), accounts.first(connection))
+            self.assertEqual(keys.by_key(connection, "k" * 40), accounts.first(connection))
 
     def test_foreign(self) -> None:
         """A database with tables of the same names that another program made is refused."""

@@ -21,7 +21,7 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
-from relay.embedded import accounts, people, template
+from relay.embedded import accounts, keys, people, template
 from relay.embedded.backend import Backend
 from relay.embedded.database import T, change, open_postgresql, open_sqlite
 from relay.embedded.first import USER
@@ -259,7 +259,7 @@ class BackendCase(SynchronousTestCase):
         def add(connection: sa.Connection) -> int:
             account = accounts.add(connection, name, self.clock.seconds())
             if key:
-                accounts.add_key(connection, account, key, self.clock.seconds())
+                keys.add_key(connection, account, key, self.clock.seconds())
             return account
 
         return self.change(add)

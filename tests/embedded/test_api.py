@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from relay import wire
 from relay.client.bodies import Bodies
-from relay.embedded import accounts
+from relay.embedded import accounts, keys
 from relay.embedded.database import change, open_sqlite
 from relay.embedded.rules import Refused
 from relay.embedded.template import Rendered
@@ -182,7 +182,7 @@ class TwoAccountsTests(BackendCase):
 
         def second(connection: sa.Connection) -> None:
             account = accounts.add(connection, "Second", 0.0)
-            accounts.add_key(connection, account, self.KEY, 0.0)
+            keys.add_key(connection, account, self.KEY, 0.0)
             accounts.add_route(connection, account, Route("archive", "Archive of mail"), 0.0)
 
         change(engine, second)

@@ -6,9 +6,9 @@ import os
 import stat
 from pathlib import Path
 
-from relay.embedded.accounts import new_key
 from relay.embedded.backend import new_id
 from relay.embedded.database import change, open_sqlite
+from relay.embedded.keys import new_key
 from relay.errors import ConfigError
 from tests.embedded.inmemory import MESSAGE, BackendCase, Exchange, ask
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from relay.operate import banner
@@ -20,6 +21,11 @@ EMBEDDED = banner.Ready(
 OWN = banner.Ready(smtp=("0.0.0.0:587",), target=("::1", 587), admin="127.0.0.1:9587", backend="https://api.example")
 
 
+FIRST = attrs.evolve(
+    EMBEDDED, people=(("admin@localhost", "canary-password"),), passwords_file="/var/lib/smtp relay/first-passwords"
+)
+
+
 class BannerTests(SynchronousTestCase):
     def test_terminal(self) -> None:
         """A terminal gets the addresses, the API key, and a swaks line with the key in it."""
@@ -34,6 +40,13 @@ class BannerTests(SynchronousTestCase):
         self.assertNotIn(KEY, "\n".join(lines))
         self.assertEqual(lines[0], "the API key is in /var/lib/smtp relay/api-key")
         self.assertIn("\"$(cat '/var/lib/smtp relay/api-key')\"", lines[1])
+
+    def test_first_passwords(self) -> None:
+        """At the first start a terminal gets the passwords; the log gets their file and never a password."""
+        self.assertIn("admin@localhost  canary-password\n", banner.for_terminal(FIRST))
+        lines = "\n".join(banner.for_log(FIRST))
+        self.assertIn("the first passwords are in /var/lib/smtp relay/first-passwords", lines)
+        self.assertNotIn("canary-password", lines + repr(FIRST) + banner.for_terminal(EMBEDDED))
 
     def test_swaks(self) -> None:
         """The line is a whole command: server, STARTTLS, AUTH, a Subject and an HTML body."""

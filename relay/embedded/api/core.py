@@ -13,12 +13,14 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from relay import wire
-from relay.embedded import accounts, forms, rules
+from relay.embedded import forms, keys, rules
 from relay.embedded.accounts import Tenant
 from relay.embedded.database import Database, Query, T
+from relay.embedded.keys import Keys
 from relay.embedded.resource import Answer, Endpoint, argument
 from relay.embedded.rules import Refused
 from relay.embedded.template import Rendered
+from relay.spool.crypto import Cipher
 from relay.values import JSONObject
 
 #: Renders a body, or without variables looks at it for mistakes; raises
@@ -30,9 +32,14 @@ _log = Logger()
 
 @frozen
 class Platform:
-    """What the resources work with."""
+    """What the resources work with.
+
+    :ivar cipher: seals what the database keeps and a copy of it must not tell.
+    """
 
     database: Database
+    keys: Keys
+    cipher: Cipher
     render: Render
     now: Callable[[], float]
     new_id: Callable[[], str]
@@ -64,9 +71,10 @@ class Platform:
 
         :raises Refused: 401.
         """
-        found = await self.read(partial(accounts.by_key, key=key)) if key else None
+        found = await self.read(partial(keys.by_key, key=key)) if key else None
         if found is None:
             raise Refused(401, "Unauthorized", "The X-Auth-APIKey header does not hold a valid API key")
+        self.keys.use(key or "")
         return found
 
 
