@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 from attrs import frozen
 
-from relay.embedded import rules
 from relay.embedded.schema import tags, tallies
 from relay.embedded.store import STATUSES
 
@@ -85,8 +84,8 @@ def used(connection: sa.Connection, account: int, span: Span | None = None) -> l
         counted.setdefault(name, []).append((status, number))
     known = connection.execute(sa.select(tags.c.tag, tags.c.created).where(tags.c.account == account))
     created: dict[str, float | None] = {row.tag: row.created for row in known}
-    if rules.UNTAGGED in counted:
-        created[rules.UNTAGGED] = None
+    # Blank tags, and tags of messages that were refused, have no row of their own.
+    created = {**dict.fromkeys(counted), **created}
     return [Tag(name, created[name], _counts(counted.get(name, ()))) for name in sorted(created)]
 
 

@@ -6,7 +6,6 @@ They need no JavaScript and have none.
 from __future__ import annotations
 
 import json
-import re
 from urllib.parse import urlencode
 
 import attrs
@@ -16,7 +15,8 @@ from relay.embedded import listing, store
 from relay.embedded.api.log import wanted_of
 from relay.embedded.resource import Answer, argument
 from relay.embedded.rules import Refused
-from relay.embedded.web.frame import HEADERS, HTML, AccountPage, Viewer, html, tenant_of
+from relay.embedded.web.frame import HEADERS, AccountPage, Viewer, html, tenant_of
+from relay.embedded.web.preview import harmless
 
 #: Rows of the list.
 ROWS = 50
@@ -25,22 +25,6 @@ ROWS = 50
 LONGEST_SHOWN = 1_000_000
 
 _VIEWS = (("preview", "Preview"), ("source", "Source"), ("json", "JSON as posted"))
-
-#: For a message's own HTML (THREATS.md, "Web"): no script, no origin, no request, wherever it is opened.
-_PREVIEW_HEADERS = (
-    (
-        "Content-Security-Policy",
-        "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'",
-    ),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("X-DNS-Prefetch-Control", "off"),
-)
-
-#: No policy keeps Chromium from connecting ahead for ``<link rel=preconnect>`` and for frames; what else these
-#: elements could do, the policy forbids already.
-_CONNECTING = re.compile(r"<(?=(?:link|i?frame)[\s/>])", re.IGNORECASE)
 
 
 class Messages(AccountPage):
@@ -108,7 +92,7 @@ def _shown(viewer: Viewer, request: Request, entry: store.Entry, content: store.
 
 
 def _preview(viewer: Viewer, request: Request, entry: store.Entry, content: store.Content) -> Answer:
-    return Answer(_CONNECTING.sub("<x-", _body(content)).encode("utf-8", "replace"), HTML, headers=_PREVIEW_HEADERS)
+    return harmless(_body(content))
 
 
 def _posted(viewer: Viewer, request: Request, entry: store.Entry, content: store.Content) -> Answer:
