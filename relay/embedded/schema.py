@@ -144,6 +144,7 @@ account_routes = sa.Table(
 
 _TEMPLATE = ("name", "subject", "fromname", "fromemail", "replyto", "returnpath", "tag", "body")
 
+#: *sample* are variables to try it with, as they were typed.
 templates = sa.Table(
     "templates",
     metadata,
@@ -152,6 +153,7 @@ templates = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("updated", sa.Double, nullable=False),
+    _text("sample"),
     *(sa.Column(name, sa.Text, nullable=False) for name in _TEMPLATE),
 )
 

@@ -23,6 +23,9 @@ MOST_VERSIONS = 100
 LONGEST_ID = 32
 LONGEST_NAME = 200
 
+#: Longest variables that are kept to try a template with, in characters.
+LONGEST_SAMPLE = 100_000
+
 #: Who saved a version through the API.
 API = "API"
 
@@ -197,6 +200,17 @@ def save(
     connection.execute(sa.update(templates).where(*_mine(account, found.id)).values(values))
     _keep(connection, account, saved, author)
     return saved
+
+
+def sample(connection: sa.Connection, account: int, id: str) -> str:
+    """The variables that the account tries a template with, as they were typed."""
+    found: str | None = connection.execute(sa.select(templates.c.sample).where(*_mine(account, id))).scalar()
+    return found or ""
+
+
+def keep_sample(connection: sa.Connection, account: int, id: str, text: str) -> None:
+    """Keep variables to try a template with; they are no part of its versions."""
+    connection.execute(sa.update(templates).where(*_mine(account, id)).values(sample=text[:LONGEST_SAMPLE]))
 
 
 def remove(connection: sa.Connection, account: int, id: str) -> None:

@@ -13,6 +13,7 @@ from relay.embedded.web.pages import Message, Messages
 from relay.embedded.web.password import ChangePassword
 from relay.embedded.web.sign_in import SignIn, SignOut
 from relay.embedded.web.static_files import Static
+from relay.embedded.web.templates import Templates
 
 
 class Home(AccountPage):
@@ -43,6 +44,7 @@ TABLE = (
     Row("", Home),
     Row("log", Messages, "Log", "account"),
     Row("message", Message),
+    Row("templates", Templates, "Templates", "account"),
     Row("sign-in", SignIn),
     Row("sign-out", SignOut),
     Row("password", ChangePassword),

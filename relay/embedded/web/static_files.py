@@ -8,7 +8,8 @@ from relay.embedded.resource import Answer, Endpoint
 from relay.embedded.rules import Refused
 from relay.embedded.web.frame import HEADERS, asset, static
 
-_TYPES = {"style.css": "text/css; charset=utf-8", "relay.js": "text/javascript; charset=utf-8"}
+_SCRIPT = "text/javascript; charset=utf-8"
+_TYPES = {"style.css": "text/css; charset=utf-8", "relay.js": _SCRIPT, "editor.js": _SCRIPT}
 
 
 class Static(Endpoint):

@@ -96,6 +96,7 @@ def _sending() -> None:
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("created", sa.Double, nullable=False),
         sa.Column("updated", sa.Double, nullable=False),
+        sa.Column("sample", sa.Text, nullable=False, server_default=""),
         *fields,
     )
     op.create_table(
