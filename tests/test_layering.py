@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deadlines": set(),
     "posting": {"values", "errors"},
     "pipeline": {"values", "errors", "message", "routing", "replies", "posting", "presence"},
-    "smtp": {"values", "errors", "replies", "presence"},
+    "smtp": {"values", "errors", "replies", "presence", "deadlines"},
     "client": {"values", "errors", "wire", "deadlines"},
     "spool": {"values", "errors", "wire", "replies", "posting", "presence", "deadlines", "revisions"},
     "embedded": {"values", "errors", "wire", "revisions", "spool"},

@@ -76,7 +76,7 @@ _SINGLE_BYTE = {
 _PUNCTUATION = str.maketrans("", "", "-_ .:")
 
 
-def decode(data: bytes, charset: str = "") -> str:
+def decode(data: bytes | memoryview, charset: str = "") -> str:
     """*data* as text; never fails.
 
     :param charset: the declared name, in any case; ``""`` for none.  One that is unknown, or ASCII that is none,
@@ -89,23 +89,23 @@ def decode(data: bytes, charset: str = "") -> str:
     if codec == "utf-8":
         return guess(data)
     if codec is not None:
-        return data.decode(codec, "replace").removeprefix("\ufeff")
+        return str(data, codec, "replace").removeprefix("\ufeff")
     if name in _SINGLE_BYTE:
         return codecs.charmap_decode(data, "strict", _table(_SINGLE_BYTE[name]))[0]
     return guess(data)
 
 
-def guess(data: bytes) -> str:
+def guess(data: bytes | memoryview) -> str:
     """*data* in UTF-8; with replacement where it is damaged; in Latin-1 where nothing beyond ASCII in it is UTF-8.
 
     A byte order mark is taken as what it says and is no part of the text.
     """
     try:
-        text = data.decode()
+        text = str(data, "utf-8")
     except UnicodeDecodeError:
         if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return data.decode("utf-16", "replace")
-        text = data.decode("utf-8", "replace")
+            return str(data, "utf-16", "replace")
+        text = str(data, "utf-8", "replace")
         if text.replace("\ufffd", "").isascii():
             return codecs.charmap_decode(data, "strict", _table("cp1252"))[0]
     return text[1:] if text[:1] == "\ufeff" else text

@@ -55,12 +55,16 @@ class Part:
 
     def content(self, message: bytes) -> bytes:
         """The part's content in *message* without transfer encoding."""
-        return transfer.decode(message[self.start : self.stop], self.encoding)
+        return bytes(self._decoded(message))
 
     def text(self, message: bytes) -> str:
         """The part's content as text; line ends as they are, NUL dropped (SMTP.md, "Framing")."""
-        text = charsets.decode(self.content(message), self.parameters.get("charset", ""))
+        text = charsets.decode(self._decoded(message), self.parameters.get("charset", ""))
         return text.replace("\0", "") if "\0" in text else text
+
+    def _decoded(self, message: bytes) -> bytes | memoryview:
+        # A view: where there is no encoding, a large part is not copied before it is text.
+        return transfer.decode(memoryview(message)[self.start : self.stop], self.encoding)
 
     def is_blank(self, message: bytes) -> bool:
         """Whether there is nothing but white space in it, before decoding."""

@@ -10,12 +10,12 @@ _LOOSE_SOFT_BREAK = re.compile(rb"=[ \t]+(?=\r?\n)")
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
 
 
-def decode(data: bytes, encoding: str) -> bytes:
+def decode(data: bytes | memoryview, encoding: str) -> bytes | memoryview:
     """*data* without its transfer encoding; an unknown one is none."""
     if encoding == "quoted-printable":
-        return quoted_printable(data)
+        return quoted_printable(bytes(data))
     if encoding == "base64":
-        return base64(data)
+        return base64(bytes(data))
     return data
 
 

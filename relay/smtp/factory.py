@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
+from relay.deadlines import Deadlines
 from relay.errors import Reason, TemporaryFailure
 from relay.policy import Limits
 from relay.policy import Session as SessionPolicy
@@ -90,6 +91,7 @@ class SubmissionFactory(ServerFactory):
         self.observer = observer or Silent()
         self.memory = Memory(limits.memory)
         self.rate = Rate(limits.messages_per_minute, clock.seconds)
+        self.deadlines = Deadlines(clock)
         self.draining = False
         self._connections = Connections(limits.connections, limits.connections_per_address)
         self._sessions: set[LineLayer] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _END = b"\r\n.\r\n"
+_NO_LINE_END = bytes(set(range(256)) - set(b"\r\n"))
 _BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
@@ -61,15 +62,16 @@ class DataReader:
     def content(self) -> bytes:
         """The message with dot-stuffing undone; only after :meth:`feed` has found the end."""
         kept = self._kept
-        first = 3 if kept.startswith(b"\r\n.") else 2
-        content = bytes(memoryview(kept)[first:])
-        return content.replace(b"\r\n.", b"\r\n") if b"\r\n." in content else content
+        content = bytes(memoryview(kept)[3 if kept.startswith(b"\r\n.") else 2 :])
+        # One search: bytes.replace counts first, a millisecond for a megabyte.
+        pieces = content.split(b"\r\n.")
+        return content if len(pieces) == 1 else b"\r\n".join(pieces)
 
 
 def has_bare_newline(content: bytes) -> bool:
     """Whether a CR or LF stands alone somewhere in *content*."""
-    pairs = content.count(b"\r\n")
-    return content.count(b"\n") != pairs or content.count(b"\r") != pairs
+    ends = content.translate(None, _NO_LINE_END)
+    return ends != b"\r\n" * (len(ends) // 2)
 
 
 def normalize(content: bytes) -> bytes:

@@ -14,10 +14,11 @@ The commands are in :mod:`relay.smtp.session`.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.mail.smtp import ESMTP, SMTPServerError
@@ -62,7 +63,7 @@ class LineLayer(ESMTP):
         self.host = factory.hostname
         #: the client's address, "" on a UNIX socket
         self.peer = ""
-        self._clock = factory.clock
+        self._deadlines = factory.deadlines
         self._limits = factory.limits
         self._buffer = b""
         self._data: DataReader | None = None  # the message that is being read
@@ -77,8 +78,6 @@ class LineLayer(ESMTP):
         self._closing = False
         self._lost = False
         self._farewell = 0  # octets since we said good-bye
-        self._idle: IDelayedCall | None = None
-        self._deadline: IDelayedCall | None = None
         self._errors = 0
         self._mail_refused = False
 
@@ -117,7 +116,7 @@ class LineLayer(ESMTP):
             self._turned_away = True
             self._close(refusal.reason, text=refusal.text)
             return
-        self._send(replies.Reply(220, "", f"{self.factory.hostname.decode()} ESMTP"))
+        self._ok(f"{self.factory.hostname.decode()} ESMTP", 220)
         self._set_deadline(self._limits.greeting)
         self._start_idle()
 
@@ -126,6 +125,7 @@ class LineLayer(ESMTP):
         self._lost = True
         self._stop_idle()
         self._set_deadline(None)
+        self._deadlines.discard(self.cut_off)
         self._buffer = b""
         if self._data is not None:
             self._abandon_data()
@@ -201,25 +201,22 @@ class LineLayer(ESMTP):
     # Time
 
     def _start_idle(self) -> None:
-        """From now on silence counts."""
-        self._idle = self._clock.callLater(self._limits.idle, self._out_of_time)
+        """From now on silence counts, which it does not while we have the floor."""
+        self._deadlines.set(self._fell_silent, self._limits.idle)
 
     def _stop_idle(self) -> None:
-        """Silence does not count while we have the floor."""
-        if self._idle is not None and self._idle.active():
-            self._idle.cancel()
-        self._idle = None
-
-    def _touch(self) -> None:
-        """The client said something whole."""
-        if self._idle is not None:
-            self._idle.reset(self._limits.idle)
+        """Silence does not count any more."""
+        self._deadlines.discard(self._fell_silent)
 
     def _set_deadline(self, seconds: float | None) -> None:
         """Whatever goes on now has to end in *seconds*; None takes that back."""
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None if seconds is None else self._clock.callLater(seconds, self._out_of_time)
+        if seconds is None:
+            self._deadlines.discard(self._out_of_time)
+        else:
+            self._deadlines.set(self._out_of_time, seconds)
+
+    def _fell_silent(self) -> None:
+        self._out_of_time()
 
     def _out_of_time(self) -> None:
         log.info("session of {peer} timed out", peer=self.peer)
@@ -231,11 +228,15 @@ class LineLayer(ESMTP):
     # Replies
 
     def _send(self, reply: replies.Reply) -> None:
-        if not self._lost:
-            self.transport.write(reply.line())
+        self._write(reply.line())
 
     def _ok(self, text: str = "OK", code: int = 250) -> None:
-        self._send(replies.Reply(code, "", text))
+        """Answer with what is no verdict; *text* is one of a few."""
+        self._write(_line(code, text))
+
+    def _write(self, octets: bytes) -> None:
+        if not self._lost:
+            self.transport.write(octets)
 
     def _refuse(self, failure: Failure) -> None:
         """Answer one command with a failure, and end the session that makes too many."""
@@ -270,7 +271,7 @@ class LineLayer(ESMTP):
             self.transport.loseWriteConnection()
         else:
             self.transport.loseConnection()
-        self._deadline = self._clock.callLater(FAREWELL, self.transport.abortConnection)
+        self._deadlines.set(self.cut_off, FAREWELL)
 
     # Lines
 
@@ -286,12 +287,12 @@ class LineLayer(ESMTP):
         if end < 0:
             return False
         line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
-        self._touch()
+        self._start_idle()
         try:
             work = self._run(line) if self._answer is None else self._answer(line)
-        except Exception:
+        except Exception as error:
             self._answer = None
-            self._failed(TwistedFailure())
+            self._failed(error)
         else:
             if work is not None:
                 self._start(work)
@@ -311,19 +312,26 @@ class LineLayer(ESMTP):
         """Put a command in flight: nothing else runs, and no clock ticks, until it is answered."""
         self._busy = True
         self._stop_idle()
-        Deferred.fromCoroutine(work).addErrback(self._failed).addCallback(self._finished)
+        Deferred.fromCoroutine(self._finish(work))
 
-    def _failed(self, failure: TwistedFailure) -> None:
+    async def _finish(self, work: Work) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._failed(error)
+        self._finished()
+
+    def _failed(self, error: Exception) -> None:
         """A command failed: a refusal has its reply, anything else is ours."""
-        if isinstance(failure.value, Failure):
-            self._refuse(failure.value)
-        elif isinstance(failure.value, SMTPServerError):
-            self._send(replies.Reply(failure.value.code, "", words(failure.value.resp)))
+        if isinstance(error, Failure):
+            self._refuse(error)
+        elif isinstance(error, SMTPServerError):
+            self._send(replies.Reply(error.code, "", words(error.resp)))
         else:
-            log.failure("a command of {peer} failed", failure, peer=self.peer)
+            log.failure("a command of {peer} failed", TwistedFailure(error), peer=self.peer)
             self._send(replies.reply(TemporaryFailure(Reason.INTERNAL)))
 
-    def _finished(self, _: object) -> None:
+    def _finished(self) -> None:
         """The command in flight has been answered."""
         self._busy = False
         if self._lost:
@@ -347,6 +355,12 @@ class LineLayer(ESMTP):
     def cut_off(self) -> None:
         """The time to stop is over."""
         self.transport.abortConnection()
+
+
+@cache
+def _line(code: int, text: str) -> bytes:
+    """The line of a reply that is given again and again."""
+    return replies.Reply(code, "", text).line()
 
 
 def words(said: object) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from twisted.cred.credentials import Anonymous, ICredentials
 from twisted.cred.error import LoginDenied, LoginFailed, UnhandledCredentials
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import ITLSTransport
 from twisted.logger import Logger
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
@@ -68,20 +69,8 @@ class Session(LineLayer):
     def _do_ehlo(self, argument: bytes) -> None:
         self._greet(argument)
         self._extended = True
-        lines = [
-            self.factory.hostname.decode(),
-            "PIPELINING",
-            f"SIZE {self._limits.message_size}",
-            "8BITMIME",
-            "SMTPUTF8",
-        ]
-        if self._offers_tls():
-            lines.append("STARTTLS")
-        if self._auth_refusal() is None:
-            lines += ["AUTH PLAIN LOGIN", "AUTH=PLAIN LOGIN"]
-        last = len(lines) - 1
-        text = "".join(f"250{' ' if place == last else '-'}{line}\r\n" for place, line in enumerate(lines))
-        self.transport.write(text.encode("ascii"))
+        hostname, size = self.factory.hostname.decode(), self._limits.message_size
+        self._write(_extensions(hostname, size, tls=self._offers_tls(), auth=self._auth_refusal() is None))
 
     def _greet(self, argument: bytes) -> None:
         if not argument.strip():
@@ -180,7 +169,7 @@ class Session(LineLayer):
     def _ask(self, prompt: bytes, step: Callable[[bytes], Work | None]) -> None:
         """Send 334; *step* takes the next line."""
         self._answer = step
-        self.transport.write(b"334 %b\r\n" % prompt)
+        self._write(b"334 %b\r\n" % prompt)
 
     def _auth_plain(self, line: bytes) -> Work:
         """``[authorization] NUL user NUL password`` (RFC 4616); the first two are ignored."""
@@ -255,7 +244,7 @@ class Session(LineLayer):
 
     # The envelope
 
-    async def _do_mail(self, argument: bytes) -> None:
+    def _do_mail(self, argument: bytes) -> Work | None:
         self._mail_refused = True
         if self._helo is None:
             raise PermanentFailure(Reason.BAD_SEQUENCE, "Send EHLO first")
@@ -265,14 +254,35 @@ class Session(LineLayer):
             raise PermanentFailure(Reason.TLS_REQUIRED)
         sender = syntax.parse_mail(argument)
         self._check_room(sender.size)
-        await self._get_delivery()
+        if self.delivery is None and self.deliveryFactory is None:
+            return self._begin_as_nobody(sender)
+        return self._begin(sender)
+
+    async def _begin_as_nobody(self, sender: syntax.Sender) -> None:
+        """Nobody has signed in: the deliveries are nobody's, where the portal has any."""
+        try:
+            await self._log_in(Anonymous())
+        except (LoginFailed, LoginDenied, UnhandledCredentials):
+            raise PermanentFailure(Reason.AUTH_REQUIRED, "Authentication required") from None
+        work = self._begin(sender)
+        if work is not None:
+            await work
+
+    def _begin(self, sender: syntax.Sender) -> Work | None:
+        """Open a transaction, with a delivery of its own."""
+        if self.deliveryFactory is not None:
+            self.delivery = self.deliveryFactory.getMessageDelivery()
         if not self.factory.rate.take(self._rate_key()):
             raise TemporaryFailure(Reason.RATE)
         self._origin = sender.mailbox
-        self._from = await _settled(self._delivery().validateFrom(self._helo, sender.mailbox))
-        self._smtputf8 = sender.smtputf8
-        self._mail_refused = False
-        self._ok()
+
+        def accept(origin: Any) -> None:
+            self._from = origin
+            self._smtputf8 = sender.smtputf8
+            self._mail_refused = False
+            self._ok()
+
+        return _when_settled(self._delivery().validateFrom(self._helo, sender.mailbox), accept)
 
     def _check_room(self, size: int) -> None:
         """A declared size must fit the limit and the memory that is free (RFC 1870 section 6.1)."""
@@ -289,20 +299,10 @@ class Session(LineLayer):
         account = getattr(self.deliveryFactory, "account", None)
         return f"key {account.key}" if account is not None else f"address {self.peer}"
 
-    async def _get_delivery(self) -> None:
-        """A delivery for this transaction; nobody has signed in: nobody's, where the portal has one."""
-        if self.delivery is None and self.deliveryFactory is None:
-            try:
-                await self._log_in(Anonymous())
-            except (LoginFailed, LoginDenied, UnhandledCredentials):
-                raise PermanentFailure(Reason.AUTH_REQUIRED, "Authentication required") from None
-        if self.deliveryFactory is not None:
-            self.delivery = self.deliveryFactory.getMessageDelivery()
-
     def _delivery(self) -> Any:
         return self.delivery
 
-    async def _do_rcpt(self, argument: bytes) -> None:
+    def _do_rcpt(self, argument: bytes) -> Work | None:
         if self._from is None:
             raise PermanentFailure(Reason.BAD_SEQUENCE, "Send MAIL first")
         if len(self._to) >= self._limits.recipients:
@@ -310,9 +310,12 @@ class Session(LineLayer):
         assert self._origin is not None and self._helo is not None
         mailbox = syntax.parse_rcpt(argument, self._smtputf8)
         user = syntax.Recipient(mailbox, self._helo, self, self._origin)
-        make_message = await _settled(self._delivery().validateTo(user))
-        self._to.append((user, make_message))
-        self._ok()
+
+        def accept(make_message: Any) -> None:
+            self._to.append((user, make_message))
+            self._ok()
+
+        return _when_settled(self._delivery().validateTo(user), accept)
 
     def _reset(self) -> None:
         """No transaction is open."""
@@ -358,7 +361,7 @@ class Session(LineLayer):
     def _read_data(self, data: framing.DataReader) -> None:
         """Give the buffer to the message."""
         octets, self._buffer = self._buffer, b""
-        self._touch()
+        self._start_idle()
         rest = data.feed(octets)
         self._hold(data)
         if rest is None:
@@ -406,13 +409,8 @@ class Session(LineLayer):
         messages = self._messages
         try:
             content = self._content(data, messages)
-            results = await DeferredList(
-                [self._hand_over(message, content) for message in messages], consumeErrors=True
-            )
-            for succeeded, result in results:
-                if not succeeded:
-                    result.raiseException()
-            self._send(_success(results[0][1]))
+            results = await _all([self._hand_over(message, content) for message in messages])
+            self._send(_success(results[0]))
         except Failure as failure:
             self._send(replies.reply(failure))
             if failure.reason is Reason.KEY_REFUSED:
@@ -455,9 +453,46 @@ class Session(LineLayer):
         return maybeDeferred(message.eomReceived)
 
 
-async def _settled(answer: Any) -> Any:
-    """What an embedder's method returned, at once or later."""
-    return await answer if isinstance(answer, Deferred) else answer
+def _when_settled(answer: Any, accept: Callable[[Any], None]) -> Work | None:
+    """Give *accept* what a method of the delivery returned: at once, or when an embedder's Deferred fires."""
+
+    async def later() -> None:
+        accept(await answer)
+
+    if isinstance(answer, Deferred):
+        return later()
+    accept(answer)
+    return None
+
+
+async def _all(answers: Sequence[Deferred[Any]]) -> Sequence[Any]:
+    """What *answers* fire with, when all have.
+
+    :raises Exception: the first failure of them, in order.
+    """
+    results: list[Any] = []
+    failures: list[Exception] = []
+    for answer in answers:
+        try:
+            results.append(await answer)
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return results
+
+
+@cache
+def _extensions(hostname: str, size: int, tls: bool, auth: bool) -> bytes:
+    """The reply to EHLO."""
+    lines = [hostname, "PIPELINING", f"SIZE {size}", "8BITMIME", "SMTPUTF8"]
+    if tls:
+        lines.append("STARTTLS")
+    if auth:
+        lines += ["AUTH PLAIN LOGIN", "AUTH=PLAIN LOGIN"]
+    last = len(lines) - 1
+    text = "".join(f"250{' ' if place == last else '-'}{line}\r\n" for place, line in enumerate(lines))
+    return text.encode("ascii")
 
 
 def _no_argument(argument: bytes) -> None:
