@@ -65,8 +65,8 @@ class CompareTests(SynchronousTestCase):
             self.assertRegex(printed, rf"(?m)^{workload} +{program.replace('+', '.')} ")
 
     def test_the_rest(self) -> None:
-        """Signing in, latency, idle sessions, start and memory have their rows and figures."""
-        parts = ("sign-in", "latency", "idle", "start", "memory")
+        """Signing in, latency, idle sessions, start, memory and workers have their rows and figures."""
+        parts = ("sign-in", "latency", "idle", "start", "memory", "workers")
         said, _ = self.compare(
             *(word for each in parts for word in ("--only", each)),
             *("--program", "relay", "--idle-sessions", "20", "--large-clients", "3", "--large-size", "2000000"),
