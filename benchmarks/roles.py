@@ -11,6 +11,7 @@ import cProfile
 import json
 import os
 import signal
+import ssl
 import time
 from collections.abc import Callable
 from functools import partial
@@ -132,10 +133,14 @@ class Platform(asyncio.Protocol):
             self._transport.write(self._PING if head.startswith(b"get") else self._OK)
 
 
-async def serve(port: int) -> None:
-    """Be the platform until SIGTERM."""
+async def serve(port: int, certificate: Path | None, private_key: Path | None) -> None:
+    """Be the platform until SIGTERM, with TLS where there is a certificate."""
     loop = asyncio.get_running_loop()
-    await loop.create_server(Platform, "127.0.0.1", port, backlog=512)
+    context = None
+    if certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, private_key)
+    await loop.create_server(Platform, "127.0.0.1", port, backlog=512, ssl=context)
     over = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, over.set)
     print("ready", flush=True)
@@ -203,11 +208,13 @@ def main() -> None:
     parser.add_argument("--messages", type=int)
     parser.add_argument("--pipeline", action="store_true")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--certificate", type=Path)
+    parser.add_argument("--private-key", type=Path)
     arguments = parser.parse_args()
     if arguments.role == "relay":
         relay(arguments)
     elif arguments.role == "platform":
-        asyncio.run(serve(arguments.port))
+        asyncio.run(serve(arguments.port, arguments.certificate, arguments.private_key))
     else:
         told = asyncio.run(load(arguments.port, arguments.sessions, arguments.messages, arguments.pipeline))
         print(json.dumps(told))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import orjson
+from attrs import evolve
 
 from relay.values import Account, Route, Submission
 
@@ -28,8 +30,7 @@ TEXT_FIELDS = (
     "route",
     "template",
 )
-_BODY = TEXT_FIELDS.index("body")
-_BEFORE, _AFTER = TEXT_FIELDS[:_BODY], TEXT_FIELDS[_BODY + 1 :]
+_texts: Callable[[Submission], tuple[str, ...]] = attrgetter(*TEXT_FIELDS)
 
 
 class WireError(ValueError):
@@ -41,12 +42,17 @@ def dump(value: object) -> bytes:
 
     :raises ValueError: NaN or an infinity, which JSON has no form for.
     """
-    try:
-        encoded = orjson.dumps(value)
-    except TypeError:  # a lone surrogate, an integer of more than 64 bits, or nested deeply
-        return _dump_slowly(value)
+    encoded = _dump_finite(value)
     # What orjson makes of NaN; it does not tell which null was one.
     return _dump_slowly(value) if b"null" in encoded else encoded
+
+
+def _dump_finite(value: object) -> bytes:
+    """As :func:`dump`, of what has no numbers."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # a lone surrogate, an integer of more than 64 bits, or nested deeply
+        return _dump_slowly(value)
 
 
 def _dump_slowly(value: object) -> bytes:
@@ -58,17 +64,21 @@ def _dump_slowly(value: object) -> bytes:
 
 def encode_submission(submission: Submission) -> bytes:
     """The body of ``POST /api/transactional/send``."""
-    before, after = encode_around(submission)
-    return b"".join((before, dump(submission.body), after))
+    fields: dict[str, object] = dict(zip(TEXT_FIELDS, _texts(submission), strict=True))
+    fields["variables"] = submission.variables
+    return _dump_finite(fields) if submission.variables is None else dump(fields)
+
+
+def encode_body(body: str) -> bytes:
+    """The JSON of :attr:`~relay.values.Submission.body` alone."""
+    return _dump_finite(body)
 
 
 def encode_around(submission: Submission) -> tuple[bytes, bytes]:
-    """What stands before and after the JSON of :attr:`~relay.values.Submission.body`, which many have in common."""
-    before = dump({name: getattr(submission, name) for name in _BEFORE})
-    after = dump({name: getattr(submission, name) for name in _AFTER})
-    # No variables is by far the commonest.
-    variables = b"null" if submission.variables is None else dump(submission.variables)
-    return before[:-1] + b',"body":', b'%b,"variables":%b}' % (b"," + after[1:-1], variables)
+    """What :func:`encode_submission` has before and after the body, which many submissions have in common."""
+    marked = encode_submission(evolve(submission, body=""))
+    before, body, after = marked.partition(b',"body":""')
+    return before + body[:-2], after
 
 
 def decode_submission(

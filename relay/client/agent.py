@@ -23,7 +23,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from relay.client.answers import Answer, End
-from relay.client.request import Exchange, Request
+from relay.client.request import Exchange, Request, target
 from relay.policy import Platform
 
 
@@ -86,7 +86,8 @@ class Agent:
             if name.lower() not in (b"accept-encoding", b"host", b"content-length")
         )
         body = None if content is None else [await _all_of(content)]
-        request = Request(method.decode("ascii"), uri.decode("ascii"), (("Accept-Encoding", "identity"),), fields, body)
+        to = target(method.decode("ascii"), uri.decode("ascii"), (("Accept-Encoding", "identity"),))
+        request = Request(to, fields, body)
         answer = await self._exchange.exchange(request, seconds=self._policy.timeout, limit=self._policy.answer_size)
         return Response(request, answer)
 

@@ -15,7 +15,7 @@ from relay import __version__, wire
 from relay.client import answers
 from relay.client.answers import Answer, End, NoAnswer
 from relay.client.bodies import Bodies
-from relay.client.request import Client, Exchange, Request, exchange_of
+from relay.client.request import Client, Exchange, Request, exchange_of, target
 from relay.errors import ConfigError, Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.policy import Platform
 from relay.values import Account, Submission
@@ -110,9 +110,11 @@ class Backend:
             raise PermanentFailure(Reason.KEY_REFUSED)
         content_type, body = self._bodies.encode(submission)
         common = (*_COMMON, ("X-Auth-APIKey", key), ("Content-Type", content_type))
-        own = (("X-Request-ID", submission.request_id), ("Idempotency-Key", submission.idempotency_key))
+        fields = (("X-Request-ID", submission.request_id), ("Idempotency-Key", submission.idempotency_key))
         try:
-            answer = await self._exchange(Request("POST", self._send_url, common, own, body), self._policy.timeout)
+            answer = await self._exchange(
+                Request(target("POST", self._send_url, common), fields, body), self._policy.timeout
+            )
         except NoAnswer as error:
             raise error.failure() from error
         failure = self._failure(answer, key)
@@ -132,7 +134,7 @@ class Backend:
 
     async def _ask(self, key: str) -> Answer:
         common = (*_COMMON, ("X-Auth-APIKey", key)) if key else _COMMON
-        return await self._exchange(Request("GET", self._ping_url, common), self._policy.ping_timeout)
+        return await self._exchange(Request(target("GET", self._ping_url, common)), self._policy.ping_timeout)
 
     async def _exchange(self, request: Request, seconds: float) -> Answer:
         try:

@@ -34,5 +34,5 @@ class Bodies:
         before, after = wire.encode_around(submission)
         text = self._long.get(submission.body)
         if text is None:
-            text = self._long[submission.body] = memoryview(wire.dump(submission.body))
+            text = self._long[submission.body] = memoryview(wire.encode_body(submission.body))
         return (before, text, after)

@@ -47,12 +47,12 @@ class ThroughTreq:
 
     async def _converse(self, request: Request, limit: int) -> Answer:
         headers = Headers()
-        for name, value in request.common + request.own:
+        for name, value in request.target.fields + request.fields:
             headers.addRawHeader(name, value)
         try:
             response = await self._client.request(
-                request.method,
-                request.url,
+                request.target.method,
+                request.target.url,
                 headers=headers,
                 data=None if request.body is None else b"".join(request.body),
                 allow_redirects=False,

@@ -29,7 +29,7 @@ from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from relay.errors import ConfigError, Failure, PermanentFailure, Reason, TemporaryFailure
+from relay.errors import ConfigError, Failure, Reason, TemporaryFailure
 from relay.values import Account, Submission
 
 #: In what order platforms are tried; the second starts with one that depends on the Idempotency-Key.
@@ -127,10 +127,9 @@ class Platforms:
         if bound is None and platform and len(self._members) > 1:
             log.warn("{id} may be at {platform}, which is no backend any more", id=submission.request_id,
                      platform=platform)  # fmt: skip
-        last = TemporaryFailure(Reason.UNREACHABLE)
+        last: TemporaryFailure | None = None
         for member in [bound] if bound else self._in_turn(submission):
-            alone = bound is not None or self.open
-            if not member.breaker.closed and not self._may_probe(member, alone):
+            if not member.breaker.closed and not self._may_probe(member, bound is not None or self.open):
                 continue
             try:
                 return await self._post(member, submission)
@@ -138,7 +137,7 @@ class Platforms:
                 if failure.sent or failure.reason is Reason.BUSY:
                     raise
                 last = failure
-        raise last
+        raise last or TemporaryFailure(Reason.UNREACHABLE)
 
     async def ping(self, key: str) -> Account:
         """The account behind *key*, from the first platform that says something on it.
@@ -201,20 +200,18 @@ class Platforms:
     async def _post(self, member: _Member, submission: Submission) -> None:
         """Post to one platform, and let its breaker know, whatever happens."""
         probe = not member.breaker.closed
-        outcome: Failure | None = TemporaryFailure(Reason.INTERNAL, sent=True)
         try:
             await member.backend.send(submission)
-            outcome = None
         except Failure as failure:
-            outcome = failure
+            member.breaker.failed(failure, probe=probe)  # which takes a refusal for good for a success
+            if isinstance(failure, TemporaryFailure) and failure.sent:
+                failure.platform = member.name
+            raise
         except Exception:
             log.failure("posting {id} for {recipient} failed", id=submission.request_id, recipient=submission.to)
-        finally:
-            if outcome is None or isinstance(outcome, PermanentFailure):
-                member.breaker.succeeded()
-            else:
-                member.breaker.failed(outcome, probe=probe)
-        if isinstance(outcome, TemporaryFailure) and outcome.sent:
-            outcome.platform = member.name
-        if outcome is not None:
-            raise outcome
+            defect = TemporaryFailure(Reason.INTERNAL, sent=True)
+            member.breaker.failed(defect, probe=probe)
+            defect.platform = member.name
+            raise defect from None
+        else:
+            member.breaker.succeeded()

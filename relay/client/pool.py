@@ -51,7 +51,8 @@ class Pool:
         """
         deadline = self._clock.seconds() + seconds
         stale: Stale | None = None
-        idle = self._idle.get(request.origin)
+        origin = request.target.origin
+        idle = self._idle.get(origin)
         if idle:
             try:
                 return await idle.pop().ask(request, seconds=seconds, limit=limit)
@@ -60,7 +61,7 @@ class Pool:
                     raise
                 stale = error
         try:
-            connection = await self._connect(request.origin, max(deadline - self._clock.seconds(), 0.0))
+            connection = await self._connect(origin, max(deadline - self._clock.seconds(), 0.0))
         except NoAnswer as error:
             raise stale or error from error  # the first attempt may have arrived
         return await connection.ask(request, seconds=max(deadline - self._clock.seconds(), 0.0), limit=limit)

@@ -31,6 +31,7 @@ class Reader:
         # As other clients do; RFC 9112 section 2.2 lets a recipient take a LF for the end of a line.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
         self.expect(0)
+        self.on_message_begin()
 
     def expect(self, limit: int) -> None:
         """The next answer is about to come, with a body of at most *limit* bytes."""
@@ -39,7 +40,7 @@ class Reader:
         self._room = limit
         self._left = HEADER_SIZE + CHUNKED * limit
         self._answer: Answer | None = None
-        self.on_message_begin()
+        self._status = 0
 
     def feed(self, data: bytes) -> Answer | None:
         """The answer, when *data* ends it, or makes it too long.

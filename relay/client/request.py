@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -38,39 +38,70 @@ class Origin:
 
 
 @frozen
-class Request:
-    """One HTTP request.
+class Target:
+    """What many requests have in common; made by :func:`target`.
 
     :ivar url: in its final form: ASCII, percent-encoded.
-    :ivar common: the header fields that it shares with many others.
-    :ivar own: those that only it has.
-    :ivar body: in pieces, None for a request without one.
+    :ivar fields: of the header.
+    :ivar head: how the head of each begins (RFC 9112 section 2.1).
     """
 
     method: str
     url: str
-    common: Fields = ()
-    own: Fields = ()
-    body: Sequence[Piece] | None = None
+    fields: Fields
+    origin: Origin
+    head: str = field(repr=False)
 
-    @property
-    def origin(self) -> Origin:
-        """Where it goes."""
-        return _start(self.method, self.url, self.common)[0]
+
+@lru_cache(maxsize=256)
+def target(method: str, url: str, fields: Fields = ()) -> Target:
+    """Where requests go, and how their heads begin.
+
+    :param url: in its final form.
+    :param fields: of the header, those that requests have in common.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    origin = Origin(parts.scheme, host, parts.port or _PORTS.get(parts.scheme, 0))
+    named = f"[{host}]" if ":" in host else host
+    if origin.port != _PORTS.get(origin.scheme):
+        named = f"{named}:{origin.port}"
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    head = f"{method} {path} HTTP/1.1\r\nHost: {named}\r\n" + "".join(map(_line, fields))
+    return Target(method, url, fields, origin, head)
+
+
+def _line(field: tuple[str, str]) -> str:
+    """One line of a header; no line end, or other control, is within."""
+    name, value = field
+    if not value.isprintable():
+        value = "".join(each if each.isprintable() else " " for each in value)
+    return f"{name}: {value}\r\n"
+
+
+@frozen
+class Request:
+    """One HTTP request.
+
+    :ivar fields: of the header, those that only it has.
+    :ivar body: in pieces, None for a request without one.
+    """
+
+    target: Target
+    fields: Fields = ()
+    body: Sequence[Piece] | None = None
 
     @property
     def repeatable(self) -> bool:
         """Whether it may be repeated when nobody knows whether it has arrived."""
-        return self.body is None or any(name == "Idempotency-Key" for name, _ in self.common + self.own)
+        return self.body is None or any(name == "Idempotency-Key" for name, _ in self.fields)
 
     @property
     def head(self) -> bytes:
-        """The request line and the header, with the empty line at its end (RFC 9112 section 2.1)."""
-        lines = [_start(self.method, self.url, self.common)[1], *map(_line, self.own)]
-        if self.body is not None:
-            lines.append(f"Content-Length: {sum(map(len, self.body))}\r\n")
-        lines.append("\r\n")
-        return "".join(lines).encode("utf-8", "replace")
+        """The request line and the header, with the empty line at its end."""
+        own = "".join(map(_line, self.fields))
+        length = "" if self.body is None else f"Content-Length: {sum(map(len, self.body))}\r\n"
+        return f"{self.target.head}{own}{length}\r\n".encode("utf-8", "replace")
 
 
 class Exchange(Protocol):
@@ -102,22 +133,3 @@ def exchange_of(client: Client | Exchange, clock: IReactorTime) -> Exchange:
     from relay.client.exchange import ThroughTreq
 
     return ThroughTreq(client, clock)
-
-
-@lru_cache(maxsize=256)
-def _start(method: str, url: str, common: Fields) -> tuple[Origin, str]:
-    """What many requests have in common: where they go, and how their heads begin."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    origin = Origin(parts.scheme, host, parts.port or _PORTS.get(parts.scheme, 0))
-    named = f"[{host}]" if ":" in host else host
-    if origin.port != _PORTS.get(origin.scheme):
-        named = f"{named}:{origin.port}"
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return origin, f"{method} {target} HTTP/1.1\r\nHost: {named}\r\n" + "".join(map(_line, common))
-
-
-def _line(field: tuple[str, str]) -> str:
-    """One line of a header; what would end it within becomes a space."""
-    name, value = field
-    return f"{name}: {' '.join(value.splitlines())}\r\n"

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from relay import __version__
 from relay.client.answers import NoAnswer
-from relay.client.request import Client, Exchange, Request, exchange_of
+from relay.client.request import Client, Exchange, Request, exchange_of, target
 from relay.errors import ConfigError
 
 #: Deadline of one POST in seconds: well under the lease of a notice.
@@ -38,7 +38,7 @@ class Webhook:
         """
         try:
             answer = await self._http.exchange(
-                Request("POST", self._url, _COMMON, (("Idempotency-Key", idempotency_key),), (body,)),
+                Request(target("POST", self._url, _COMMON), (("Idempotency-Key", idempotency_key),), (body,)),
                 seconds=SECONDS,
                 limit=ANSWER_SIZE,
             )

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from relay import replies
+from relay.deadlines import Deadlines
 from relay.errors import Failure, PermanentFailure, TemporaryFailure
 from relay.policy import Delivery
 from relay.posting import Posting, side_by_side
@@ -77,20 +78,20 @@ class Handover:
     is_down: Callable[[], bool]
     wake: Callable[[], None]
     given_up: Callable[[Account, Entry], None]
-    _waiting: set[Deferred[None]] = field(factory=set, init=False)
+    _waits: Deadlines = field(init=False)
     _following: int = field(default=0, init=False)  # postings under way whose client has its 250
     _held: int = field(default=0, init=False)  # bytes of their contents
     _hurried: bool = field(default=False, init=False)
     _followed: Pause = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._waits = Deadlines(self.clock)
         self._followed = Pause(self.clock)
 
     def hurry(self) -> None:
         """The relay stops: from now on no client waits for the platform, and what is under way is spooled."""
         self._hurried = True
-        for each in list(self._waiting):
-            each.callback(None)
+        self._waits.hurry()
 
     async def stop(self, seconds: float) -> None:
         """Let postings whose clients have their 250 finish within *seconds*; the others are posted again."""
@@ -114,6 +115,10 @@ class Handover:
         waited: Deferred[None] = Deferred()
         in_time = True
 
+        def enough(_: object = None) -> None:
+            if not waited.called:
+                waited.callback(None)
+
         async def post(attempt: _Attempt) -> None:
             if in_time:
                 attempt.begun = self.clock.seconds()
@@ -122,18 +127,14 @@ class Handover:
                     attempt.waiter.callback(None)
 
         if len(attempts) == 1:
-            done = Deferred.fromCoroutine(post(attempts[0]))
+            work = post(attempts[0])
         else:
-            lanes = min(self.posting.concurrency, len(attempts))
-            done = Deferred.fromCoroutine(side_by_side((post(each) for each in attempts), lanes))
-        timer = self.clock.callLater(0.0 if self._hurried else self.policy.wait, waited.callback, None)
-        done.addCallback(lambda _: None if waited.called else waited.callback(None))
-        self._waiting.add(waited)
+            work = side_by_side((post(each) for each in attempts), min(self.posting.concurrency, len(attempts)))
+        self._waits.set(enough, 0.0 if self._hurried else self.policy.wait)
+        Deferred.fromCoroutine(work).addCallback(enough)
         await waited
-        self._waiting.discard(waited)
+        self._waits.discard(enough)
         in_time = False
-        if timer.active():
-            timer.cancel()
 
     async def _spool(self, account: Account, attempts: Sequence[_Attempt]) -> tuple[Outcome, ...]:
         """Keep what the platform could not take; see the module for what becomes of the rest."""

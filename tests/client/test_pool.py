@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 
 from relay.client.pool import KEPT, make_client
-from relay.client.request import Request
+from relay.client.request import Request, target
 from relay.errors import ConfigError, PermanentFailure, Reason, TemporaryFailure
 from relay.policy import Platform
 from tests.client.platformcase import KEY, PlatformCase
@@ -152,7 +152,7 @@ class StaleTests(PlatformCase):
         """A POST of somebody else that has no Idempotency-Key is not repeated."""
         self.start([ACCEPTED], [CLOSE], [ACCEPTED])
         self.assert_sent(self.send())
-        other = Request("POST", "http://platform.test/other", body=(b"{}",))
+        other = Request(target("POST", "http://platform.test/other"), body=(b"{}",))
         asked = self.ask(self.client.exchange(other, seconds=9, limit=99))
         self.failureResultOf(asked)
         self.assertEqual(len(self.platform.requests), 2)
