@@ -19,6 +19,7 @@ from relay.embedded.api import api
 from relay.embedded.api.core import Platform, Render
 from relay.embedded.database import Database, Executor, Threads
 from relay.embedded.keys import Keys
+from relay.embedded.live import Live, newest
 from relay.embedded.opening import KEY_FILE, open_store
 from relay.embedded.passwords import THREADS, Passwords
 from relay.embedded.render import Renderer
@@ -57,6 +58,7 @@ class Backend:
     _passwords: Passwords = field(repr=False)
     _cookies: Cookies = field(repr=False)
     _policy: Embedded = field(repr=False)
+    _live: Live = field(repr=False)
     _stop_rendering: Callable[[], Deferred[None]] = field(repr=False)
     _reactor: Any = field(repr=False)
     hint: Hint = field(factory=Hint)
@@ -90,11 +92,20 @@ class Backend:
         executor = executor or partial(Threads, reactor)
         hasher = hasher or PasswordHasher()
         opened = open_store(data, policy, now, hasher)
-        database = Database(opened.engine, executor(2, "embedded-read"), executor(1, "embedded-write"))
+        database = Database(
+            opened.engine,
+            executor(2, "embedded-read"),
+            executor(1, "embedded-write"),
+            executor(2, "embedded-look"),
+        )
         renderer = Renderer(reactor)
         keys = Keys(database, opened.cipher, data / KEY_FILE, now, forget or (lambda digest: None))
         keys.start(reactor)
         secret = opened.cipher.derive("cookies")
+        live = Live(
+            lambda account: database.look(partial(newest, account=account)), reactor, shared=bool(policy.database)
+        )
+        database.on_commit = live.changed
         return cls(
             api_key=opened.key,
             key_file=data / KEY_FILE,
@@ -103,6 +114,7 @@ class Backend:
             passwords=Passwords(executor(THREADS, "embedded-password"), hasher),
             cookies=Cookies(secret, secure=policy.public_url.startswith("https:")),
             policy=policy,
+            live=live,
             stop_rendering=renderer.stop,
             reactor=reactor,
             hint=Hint(key_file=data / KEY_FILE),
@@ -122,6 +134,7 @@ class Backend:
             links=LINKS,
             signed_in=self._signed_in,
             hint=lambda: self.hint,
+            live=self._live,
         )
         root = pages(frontend)
         root.putChild(b"api", api(self._platform))
@@ -152,6 +165,7 @@ class Backend:
 
     async def _close(self) -> None:
         self._platform.keys.stop()
+        self._live.stop()
         await self._stop_rendering()
         await self._platform.database.close()
         self._passwords.stop()

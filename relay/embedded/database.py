@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,12 @@ Query = Callable[[sa.Connection], T]
 
 #: Most changes in one commit.
 BATCH = 200
+
+#: How long one look at a page may keep a thread, in seconds.
+PATIENCE = 5.0
+
+#: SQLite's steps between two looks at the clock: a few milliseconds.
+_STEPS = 100_000
 
 #: How often a commit is tried again that was undone for the sake of another backend's.
 RERUNS = 5
@@ -114,18 +121,28 @@ def change(engine: sa.Engine, query: Query[T]) -> T:
         return query(connection)
 
 
+class TooSlow(Exception):
+    """A look at a page took too long, and was broken off."""
+
+
 class Database:
     """Transactions as Deferreds.
 
     :param engine: where the tables are.
     :param reading: runs queries; it may have several threads.
     :param writing: runs commits; one thread, so that changes queue here and not at the database's lock.
+    :param looking: runs the queries of pages, so that no page keeps a message waiting; None: *reading* does.
+    :ivar on_commit: called after each commit.
     """
 
-    def __init__(self, engine: sa.Engine, reading: Executor, writing: Executor) -> None:
+    def __init__(
+        self, engine: sa.Engine, reading: Executor, writing: Executor, looking: Executor | None = None
+    ) -> None:
         self._engine = engine
         self._reading = reading
         self._writing = writing
+        self._looking = looking or reading
+        self.on_commit: Callable[[], None] = _ignore
         self._waiting: list[tuple[Query[Any], Deferred[Any]]] = []
         self._committing = False
         self._pending: set[Deferred[Any]] = set()
@@ -133,6 +150,13 @@ class Database:
     def read(self, query: Query[T]) -> Deferred[T]:
         """What *query* finds in one transaction that changes nothing."""
         return self._track(self._reading.run(partial(_read, self._engine, query)))
+
+    def look(self, query: Query[T]) -> Deferred[T]:
+        """What *query* finds for a page; it gives way to all else.
+
+        :raises TooSlow: it took longer than :data:`PATIENCE`.
+        """
+        return self._track(self._looking.run(partial(_look, self._engine, query)))
 
     def write(self, query: Query[T]) -> Deferred[T]:
         """What *query* returned, once its change is durable.
@@ -150,8 +174,8 @@ class Database:
         """Finish what is under way, then let go of threads and files."""
         while self._pending:
             await DeferredList([_settled(each) for each in self._pending])
-        self._reading.stop()
-        self._writing.stop()
+        for executor in {id(each): each for each in (self._reading, self._writing, self._looking)}.values():
+            executor.stop()
         self._engine.dispose()
 
     def _commit(self) -> None:
@@ -168,6 +192,7 @@ class Database:
         for done, result in zip(batch, each, strict=True):
             # A Failure goes down the errback chain.
             done.callback(result)
+        self.on_commit()
 
     def _track(self, done: Deferred[T]) -> Deferred[T]:
         """Remember *done* until it has fired, for :meth:`close`."""
@@ -195,6 +220,34 @@ def _settled(done: Deferred[Any]) -> Deferred[None]:
 def _read(engine: sa.Engine, query: Query[T]) -> T:
     with engine.connect() as connection:
         return query(connection)
+
+
+def _look(engine: sa.Engine, query: Query[T]) -> T:
+    with engine.connect() as connection:
+        if is_postgresql(connection):
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(PATIENCE * 1000)}")
+            return _unless_slow(connection, query)
+        end = time.monotonic() + PATIENCE
+        driver: Any = connection.connection.driver_connection
+        driver.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+        try:
+            return _unless_slow(connection, query)
+        finally:
+            driver.set_progress_handler(None, 0)
+
+
+def _unless_slow(connection: sa.Connection, query: Query[T]) -> T:
+    try:
+        return query(connection)
+    except sa.exc.OperationalError as error:
+        # SQLSTATE 57014: query canceled.
+        if str(error.orig) == "interrupted" or getattr(error.orig, "sqlstate", "") == "57014":
+            raise TooSlow from None
+        raise
+
+
+def _ignore() -> None:
+    """Nobody is told."""
 
 
 def _commit(engine: sa.Engine, queries: list[Query[Any]]) -> list[Any]:

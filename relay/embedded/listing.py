@@ -6,7 +6,7 @@ that fits the filters best, and says how far it came.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -88,26 +88,39 @@ class Steps:
     recent: int = 2_000
 
 
+def key(connection: sa.Connection, account: int, id: str) -> int | None:
+    """The key in the tables of a message."""
+    query = sa.select(messages.c.seq).where(messages.c.account == account, messages.c.id == id)
+    return connection.execute(query).scalar()
+
+
+def of_keys(connection: sa.Connection, account: int, wanted: Filter, keys: Iterable[int]) -> list[Entry]:
+    """Those of the messages with these *keys* that are wanted, newest first."""
+    along, conditions = _conditions(account, wanted)
+    holds = [_holds(group) for group in _groups(account, wanted)]
+    query = sa.select(*ENTRY).where(messages.c.seq.in_(list(keys)), *along, *conditions, *holds)
+    return [entry(row) for row in connection.execute(query.order_by(messages.c.seq.desc()))]
+
+
 def listed(
     connection: sa.Connection, account: int, wanted: Filter, limit: int, steps: Steps | None = None
 ) -> Listing | None:
     """At most *limit* messages; None where ``before`` names no message of this account."""
     before, steps = None, steps or Steps()
     if wanted.before:
-        query = sa.select(messages.c.seq).where(messages.c.account == account, messages.c.id == wanted.before)
-        before = connection.execute(query).scalar()
+        before = key(connection, account, wanted.before)
         if before is None:
             return None
     within = _range(connection, wanted, before)
     along, conditions = _conditions(account, wanted)
-    groups = _groups(wanted)
+    groups = _groups(account, wanted)
     if not groups:
         return _walk(connection, [*along, *within(messages.c.seq)], conditions, limit, steps.examined)
-    holds = [sa.or_(*(messages.c.words.contains(each) for each in group)) for group in groups]
+    holds = [_holds(group) for group in groups]
     recent = _walk(connection, [*along, *within(messages.c.seq)], [*conditions, *holds], limit, steps.recent)
     if len(recent.entries) == limit or not recent.before:
         return recent
-    hits = _hits(connection, account, groups, within).limit(steps.examined)
+    hits = _hits(connection, groups, within).limit(steps.examined)
     rows = _found(connection, [messages.c.seq.in_(hits), *along, *conditions], limit)
     if len(rows) > limit:
         return _listing(rows, limit)
@@ -186,41 +199,46 @@ def _conditions(account: int, wanted: Filter) -> tuple[list[Condition], list[Con
     return along, list(checks.values())
 
 
-def _groups(wanted: Filter) -> list[list[str]]:
-    """Of each group a message must have one word, with its sign; they are beginnings."""
+def _groups(account: int, wanted: Filter) -> list[list[str]]:
+    """Of each group a message must have one word, as it stands in ``words``; they are beginnings."""
+    exact = "@" in wanted.sender
     asked = (
         ((words.TO,), wanted.to if "@" not in wanted.to else ""),
-        ((words.FROM,), wanted.sender),
+        ((words.FROM,), "" if exact else wanted.sender),
         ((words.SUBJECT,), wanted.subject),
         (words.EVERYWHERE, wanted.search),
     )
-    groups = []
+    groups = [[f"{account}{words.whole(wanted.sender)}"]] if exact else []
     for signs, text in asked:
         found = words.split(text)
         # What has no letter and no digit is in no message.
-        groups += [[f"{sign}{word}" for sign in signs] for word in found] or ([[words.NOTHING]] if text else [])
+        groups += [[f"{account}{sign}{word}" for sign in signs] for word in found] or (
+            [[words.NOTHING]] if text else []
+        )
     return groups
 
 
-def _hits(connection: sa.Connection, account: int, groups: list[list[str]], within: Range) -> sa.Select[Any]:
+def _holds(group: list[str]) -> Condition:
+    """That a message has one of these words, without the index of words."""
+    return sa.or_(*(messages.c.words.contains(each) for each in group))
+
+
+def _hits(connection: sa.Connection, groups: list[list[str]], within: Range) -> sa.Select[Any]:
     """The newest messages that have the words, from the index of words."""
     seq = messages.c.seq
     if is_postgresql(connection):
         held = sa.func.array_to_tsvector(sa.func.string_to_array(messages.c.words, sa.literal_column("' '")))
-        asked = sa.cast(_query(account, groups, "'{}'", "'{}':*", " & ", " | "), postgresql.TSQUERY)
+        asked = sa.cast(_query(groups, "'{}':*", " & ", " | "), postgresql.TSQUERY)
         matches = held.op("@@", is_comparison=True)(asked)
         # Materialized, so that it goes by the index of words and not down the log.
         hits = sa.select(seq).where(matches, *within(seq)).cte("hits").prefix_with("MATERIALIZED")
         return sa.select(hits.c.seq).order_by(hits.c.seq.desc())
     rowid: sa.ColumnClause[int] = sa.column("rowid")
-    matches = sa.column("search").op("MATCH", is_comparison=True)(
-        _query(account, groups, '"{}"', '"{}"*', " AND ", " OR ")
-    )
+    matches = sa.column("search").op("MATCH", is_comparison=True)(_query(groups, '"{}"*', " AND ", " OR "))
     found = sa.select(rowid.label("seq")).select_from(sa.table("search")).where(matches, *within(rowid))
     return found.order_by(rowid.desc())
 
 
-def _query(account: int, groups: list[list[str]], word: str, beginning: str, all_of: str, one_of: str) -> str:
+def _query(groups: list[list[str]], beginning: str, all_of: str, one_of: str) -> str:
     """What is asked of an index of words, in its language; only letters, digits and our signs stand in it."""
-    alternatives = (one_of.join(beginning.format(each) for each in group) for group in groups)
-    return all_of.join([word.format(f"{words.ACCOUNT}{account}"), *(f"({each})" for each in alternatives)])
+    return all_of.join(f"({one_of.join(beginning.format(each) for each in group)})" for group in groups)

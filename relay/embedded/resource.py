@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -31,12 +32,16 @@ _log = Logger()
 
 @frozen
 class Answer:
-    """An HTTP response."""
+    """An HTTP response.
+
+    :ivar follow: where the body goes on after *body*: writes and finishes the request, whose headers are out.
+    """
 
     body: bytes
     content_type: str = "application/json"
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
+    follow: Callable[[Request], None] | None = None
 
 
 def refusal_json(refused: Refused) -> Answer:
@@ -116,8 +121,13 @@ def write(request: Request, answer: Answer) -> None:
     for name, value in answer.headers:
         if name == "Set-Cookie":
             request.responseHeaders.addRawHeader(name, value)
+    if answer.follow is not None:
+        request.responseHeaders.removeHeader("Content-Length")
     if request.method != b"HEAD":
         request.write(answer.body)
+        if answer.follow is not None:
+            answer.follow(request)
+            return
     request.finish()
 
 

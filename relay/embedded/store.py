@@ -260,6 +260,13 @@ def one(connection: sa.Connection, account: int, id: str) -> tuple[Entry, Conten
     return found, Content(big.posted, big.rendered, listed)
 
 
+def files(connection: sa.Connection, seq: int) -> tuple[Attachment, ...]:
+    """The attachments of a message, with what is in them."""
+    columns = (attachments.c.filename, attachments.c.content_type, attachments.c.content)
+    query = sa.select(*columns).where(attachments.c.message == seq).order_by(attachments.c.position)
+    return tuple(Attachment(*row) for row in connection.execute(query))
+
+
 def entry(row: sa.Row[Any]) -> Entry:
     """A row of the columns :data:`ENTRY`."""
     own: dict[str, Any] = dict(zip(_OWN, row, strict=False))

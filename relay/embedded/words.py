@@ -1,10 +1,11 @@
 """What a message is found by: the words of its addresses, names and subject, whatever the database.
 
-A word is a run of letters and digits, so an address is several.  In ``messages.words`` each has a sign before it that
-says where it stands; no word holds one.  What is asked for are beginnings of words::
+A word is a run of letters and digits, so an address is several.  In ``messages.words`` each has the account before it,
+so that an account's search meets its own messages only, and a sign that says where it stands; no word holds one.  What
+is asked for are beginnings of words::
 
     of(17, to=("jane@example.org", "Jane Doe"), sender=("shop@example.com", ""), subject="Hello")
-    "¤17 →doe →example →jane →org ←com ←example ←shop §hello"
+    "17→doe 17→example 17→jane 17→org 17←com 17←example 17←shop 17§hello 17⇐shop·example·com"
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-ACCOUNT = "¤"
 TO = "→"
 FROM = "←"
 SUBJECT = "§"
+
+#: The sender's address as one word: its words alone would be found in too many messages.
+SENDER = "⇐"
 
 #: A word that no message has.
 NOTHING = "∅"
@@ -31,11 +34,20 @@ LONGEST_WORD = 40
 _WORD = re.compile(r"[^\W_]+")
 
 
-def of(account: int, to: Iterable[str], sender: Iterable[str], subject: str) -> str:
-    """The words of a message."""
+def of(account: int, to: Iterable[str], sender: Sequence[str], subject: str) -> str:
+    """The words of a message.
+
+    :param to: the recipient's address and name.
+    :param sender: the sender's address and name.
+    """
     fields = ((TO, to), (FROM, sender), (SUBJECT, (subject,)))
-    found = [f"{sign}{word}" for sign, texts in fields for word in sorted(set(split(" ".join(texts))))]
-    return " ".join((f"{ACCOUNT}{account}", *found))
+    found = [f"{account}{sign}{word}" for sign, texts in fields for word in sorted(set(split(" ".join(texts))))]
+    return " ".join((*found, f"{account}{whole(sender[0])}"))
+
+
+def whole(address: str) -> str:
+    """A sender's address as one word, with its sign."""
+    return SENDER + "·".join(split(address))
 
 
 def split(text: str) -> Sequence[str]:

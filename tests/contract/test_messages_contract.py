@@ -255,5 +255,5 @@ class SQLiteTests(MessagesContract, SynchronousTestCase):
         change(self.engine, lambda connection: connection.execute(sa.delete(schema.accounts)))
         with self.engine.connect() as connection:
             connection.exec_driver_sql("INSERT INTO search (search, rank) VALUES ('integrity-check', 1)")
-            hits = connection.exec_driver_sql("SELECT count(*) FROM search WHERE search MATCH '\"→jane\"'").scalar()
+            hits = connection.exec_driver_sql("SELECT count(*) FROM search WHERE search MATCH '\"1→jane\"'").scalar()
         self.assertEqual(hits, 0)

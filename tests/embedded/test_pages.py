@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import sqlalchemy as sa
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from relay.embedded import listing, schema, store
 from relay.embedded.web.hint import Hint
-from tests.embedded.inmemory import MESSAGE, BackendCase, Reply, ask
+from tests.embedded.inmemory import MESSAGE, BackendCase, Exchange, Reply, ask
 
 HOSTILE = "\"><script>alert('x')</script>&{{ 7*7 }}<img src=x onerror=alert(1)>"
 POLICY = (
@@ -93,7 +97,8 @@ class ListTests(PagesCase):
         text = self.page("/log?search=jo&tag=welcome&to=joe@example.org").text
         given = {field.get("name"): field.get("value") for field in Elements(text)["input"]}
         del given["csrf"]
-        self.assertEqual(given, {"search": "jo", "tag": "welcome", "to": "joe@example.org"})
+        filled = {name: value for name, value in given.items() if value}
+        self.assertEqual(filled, {"search": "jo", "tag": "welcome", "to": "joe@example.org"})
         self.assertIn("No message matches", self.page("/log?tag=nope").text)
 
     def test_pages(self) -> None:
@@ -109,9 +114,203 @@ class ListTests(PagesCase):
         self.assertIsNone(path)
         self.assertIn('<a class="button" href="/log?tag=t">← Newest</a>', text)
 
+    def test_empty_fields(self) -> None:
+        """What the form sends of empty fields is left out of the address."""
+        reply = self.page("/log?search=jo&tag=&status=&since=", 303)
+        self.assertEqual(reply.headers["location"], "/log?search=jo")
+
+    def test_times(self) -> None:
+        """A time is shown in the form as it is meant, and one that is none is told."""
+        self.sent()
+        self.assertEqual(self.subjects("/log?since=2026-11-23T13:20:00Z"), ["Hello"])
+        self.assertEqual(self.subjects("/log?until=2026-11-23T13:20"), [])
+        text = self.page("/log?since=2026-11-23T15:20:00%2B02:00").text
+        self.assertIn('value="2026-11-23T13:20"', text)
+        self.assertIn("2026-11-23T14:42:00Z", html.unescape(self.page("/log?since=yesterday", 400).text))
+
+    def test_export(self) -> None:
+        """The same messages as a file, in which no cell is a formula."""
+        self.sent(subject="=1+1", tag="orders")
+        self.sent(subject="Two", tag="welcome")
+        reply = self.page("/log/export.csv?tag=orders")
+        self.assertEqual(reply.headers["content-type"], "text/csv; charset=utf-8")
+        head, row = csv.reader(reply.text.splitlines())
+        found = dict(zip(head, row, strict=True))
+        self.assertEqual((found["subject"], found["to"], found["tag"]), ("'=1+1", "jane@example.org", "orders"))
+        self.page("/log/nope", 404)
+
     def test_strange_cursor(self) -> None:
         """A page that starts from a message that is not there is 404."""
         self.page("/log?before=NOPE", 404)
+
+
+class DashboardTests(PagesCase):
+    """The dashboard."""
+
+    def figures(self, path: str) -> dict[str, str]:
+        """The numbers on top, by label."""
+        return dict(re.findall(r'class="label">([^<]*)</span><span class="value">([^<]*)<', self.page(path).text))
+
+    def test_counts(self) -> None:
+        """Messages are counted by status, over time, and by tag with the rate of failures; each leads to them."""
+        self.sent(tag="orders")
+        failed = self.sent(tag="orders")
+        self.sent(tag="")
+        key = self.change(lambda each: listing.key(each, 1, failed))
+        assert key is not None
+        self.change(lambda each: store.change_status(each, key, "failed", at=1.0))
+        figures = self.figures("/")
+        self.assertEqual((figures["Accepted"], figures["Captured"], figures["Failed"]), ("3", "2", "1"))
+        text = html.unescape(self.page("/").text)
+        self.assertIn("<title>13:00: 2 captured, 1 failed</title>", text)
+        self.assertIn("50 %", text)
+        (orders,) = [link["href"] for link in Elements(text)["a"] if "tag=orders" in (link.get("href") or "")]
+        self.assertEqual(len(self.subjects(orders)), 2)
+        (untagged,) = [link["href"] for link in Elements(text)["a"] if "tag=untagged" in (link.get("href") or "")]
+        self.assertEqual(len(self.subjects(untagged)), 1)
+
+    def test_periods(self) -> None:
+        """A day, a week and a month are counted."""
+        self.sent()
+        self.clock.advance(5 * 86_400)
+        counts = [self.figures(f"/?period={period}")["Accepted"] for period in ("24h", "7d", "30d", "nope")]
+        self.assertEqual(counts, ["0", "1", "1", "0"])
+
+    def test_nothing(self) -> None:
+        """Without a message it says so."""
+        self.assertIn("No messages in this time", self.page("/").text)
+
+    def test_administrator(self) -> None:
+        """An administrator sees all accounts and the queue; nobody else does."""
+        self.sent()
+        self.page("/admin/overview", 403)
+        self.looks = self.browser("admin@localhost")
+        text = self.page("/admin/overview").text
+        self.assertEqual(self.figures("/admin/overview")["Captured"], "1")
+        self.assertIn("Waiting in the queue", text)
+        self.assertIn("Local", text)
+
+
+class EventsTests(PagesCase):
+    """The log as it goes on."""
+
+    def follow(self, path: str = "/events", **headers: str) -> Exchange:
+        exchange = Exchange(self.site, "127.0.0.1")
+        cookies = "; ".join(f"{name}={value}" for name, value in self.looks.cookies.items())
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        exchange.send("GET", path, [("Cookie", cookies), *given.items()], b"")
+        self.clock.advance(1)
+        return exchange
+
+    def events(self, exchange: Exchange) -> list[tuple[str, list[str], str]]:
+        """(kind, subjects or statuses of its rows, id) of each event since the last call."""
+        text = exchange.transport.value().decode()
+        exchange.transport.clear()
+        found = []
+        for block in text.replace("\r\n", "\n").split("\n\n"):
+            # Chunks of HTTP have their lengths in between.
+            lines = [line for line in block.splitlines() if line.startswith(("event:", "data:", "id:"))]
+            if lines and lines[0].startswith("event:"):
+                data = "".join(line[6:] for line in lines if line.startswith("data:"))
+                pattern = r'badge (\w+)"' if lines[0] == "event: changed" else r'/message/[^"]*">([^<]*)</a>'
+                id = next((line[4:] for line in lines if line.startswith("id:")), "")
+                found.append((lines[0][7:], re.findall(pattern, data), id))
+        return found
+
+    def key(self, id: str) -> int:
+        found = self.change(lambda connection: listing.key(connection, 1, id))
+        assert found is not None
+        return found
+
+    def test_new(self) -> None:
+        """A message is told to who looks, once, and where its filters fit; a changed status too."""
+        everything, orders = self.follow(), self.follow("/events?tag=orders")
+        self.assertIn(b"text/event-stream", everything.transport.value())
+        one = self.sent(subject="One")
+        self.clock.advance(1)
+        self.assertEqual(self.events(everything), [("rows", ["One"], one)])
+        self.assertEqual(self.events(orders), [])
+        two, three = self.sent(subject="Two", tag="orders"), self.sent(subject="Three")
+        self.clock.advance(1)
+        self.assertEqual(self.events(everything), [("rows", ["Three", "Two"], three)])
+        self.assertEqual(self.events(orders), [("rows", ["Two"], two)])
+        key = self.key(two)
+        # As a change of our own, which is what tells those who look.
+        platform = self.backend._platform
+        self.successResultOf(
+            Deferred.fromCoroutine(
+                platform.write(lambda connection: store.change_status(connection, key, "failed", at=2e9))
+            )
+        )
+        self.clock.advance(1)
+        self.assertEqual(self.events(orders), [("changed", ["failed"], "")])
+
+    def test_resumed(self) -> None:
+        """Who comes back is told what came meanwhile, and what came after the page was made."""
+        one, two = self.sent(subject="One"), self.sent(subject="Two")
+        self.assertEqual(self.events(self.follow(f"/events?after={one}")), [("rows", ["Two"], two)])
+        self.assertEqual(self.events(self.follow("/events?after=", Last_Event_ID=one)), [("rows", ["Two"], two)])
+        self.assertEqual(self.events(self.follow(f"/events?after={two}")), [])
+
+    def test_many(self) -> None:
+        """Very many new messages are told as such."""
+        watching = self.follow()
+        for number in range(60):
+            self.sent(subject=str(number))
+        self.clock.advance(1)
+        self.assertEqual(self.events(watching)[0][0], "many")
+
+    def test_other_account(self) -> None:
+        """Another account's messages are not told."""
+        self.add_account("Other", "o" * 40)
+        watching = self.follow()
+        self.post(MESSAGE, key="o" * 40)
+        self.clock.advance(1)
+        self.assertEqual(self.events(watching), [])
+
+    def test_signed_out(self) -> None:
+        """Signing out ends it; nobody who is not signed in gets one."""
+        watching = self.follow()
+        self.looks.post("/sign-out", page="/log")
+        self.assertEqual(self.events(watching), [("end", [], "")])
+        self.sent()
+        self.clock.advance(1)
+        self.assertEqual(self.events(watching), [])
+        self.assertEqual(self.looks.get("/events").status, 303)
+
+    def test_session_over(self) -> None:
+        """A session that is over elsewhere ends it at the next sign of life, of which there are some."""
+        watching = self.follow()
+        watching.transport.clear()
+        self.clock.advance(15)
+        self.assertIn(b": \n\n", watching.transport.value())
+        self.change(lambda connection: connection.execute(sa.delete(schema.sessions)))
+        self.clock.advance(15)
+        self.assertEqual(self.events(watching), [("end", [], "")])
+
+    def test_bounded(self) -> None:
+        """One session has so many; a further one ends the oldest.  One that is gone is forgotten."""
+        streams = [self.follow() for _ in range(5)]
+        self.assertEqual([self.events(each) for each in streams], [[("end", [], "")], [], [], [], []])
+        self.assertEqual(len(self.backend._live), 4)
+        for each in streams:
+            each.transport.loseConnection()
+        self.assertEqual(len(self.backend._live), 0)
+
+    def test_slow_reader(self) -> None:
+        """One that does not read is dropped, and nothing is kept for it."""
+        watching = self.follow()
+        watching.transport.producer.pauseProducing()
+        self.sent()
+        self.clock.advance(1)
+        self.assertTrue(watching.transport.disconnecting or watching.transport.disconnected)
+        self.assertEqual(len(self.backend._live), 0)
+
+    def test_closed(self) -> None:
+        """The backend stops although somebody looks."""
+        watching = self.follow()
+        self.successResultOf(self.backend.close())
+        self.assertEqual(self.events(watching), [("end", [], "")])
 
 
 class MessageTests(PagesCase):

@@ -15,7 +15,7 @@ from twisted.web.server import Request
 from relay import wire
 from relay.embedded import forms, keys, rules
 from relay.embedded.accounts import Tenant
-from relay.embedded.database import Database, Query, T
+from relay.embedded.database import Database, Query, T, TooSlow
 from relay.embedded.keys import Keys
 from relay.embedded.resource import Answer, Endpoint, argument
 from relay.embedded.rules import Refused
@@ -51,6 +51,21 @@ class Platform:
         """
         try:
             return await self.database.read(query)
+        except SQLAlchemyError:
+            _log.failure("embedded: the database cannot be read")
+            raise _unavailable() from None
+
+    async def look(self, query: Query[T]) -> T:
+        """What *query* finds for a page; it gives way to messages.
+
+        :raises Refused: 503, it takes too long, or the database cannot answer.
+        """
+        try:
+            return await self.database.look(query)
+        except TooSlow:
+            raise Refused(
+                503, "Too much to look through", "This took too long: give more filters, or a shorter time"
+            ) from None
         except SQLAlchemyError:
             _log.failure("embedded: the database cannot be read")
             raise _unavailable() from None

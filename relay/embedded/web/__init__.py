@@ -6,21 +6,17 @@ from attrs import frozen
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from relay.embedded.resource import Answer, Endpoint
+from relay.embedded.resource import Endpoint
 from relay.embedded.web.accounts import Accounts, Leave
-from relay.embedded.web.frame import AccountPage, Frontend, Link, Page, Viewer, redirect
-from relay.embedded.web.pages import Message, Messages
+from relay.embedded.web.dashboard import Dashboard, Overview
+from relay.embedded.web.events import Events
+from relay.embedded.web.frame import Frontend, Link, Page
+from relay.embedded.web.log import Log
+from relay.embedded.web.message import Message
 from relay.embedded.web.password import ChangePassword
 from relay.embedded.web.sign_in import SignIn, SignOut
 from relay.embedded.web.static_files import Static
 from relay.embedded.web.templates import Templates
-
-
-class Home(AccountPage):
-    """``/``."""
-
-    async def of(self, viewer: Viewer, request: Request) -> Answer:
-        return redirect("/log")
 
 
 @frozen
@@ -41,13 +37,15 @@ class Row:
 
 #: Every page, in the order of the navigation.
 TABLE = (
-    Row("", Home),
-    Row("log", Messages, "Log", "account"),
+    Row("", Dashboard, "Dashboard", "account"),
+    Row("log", Log, "Log", "account"),
+    Row("events", Events),
     Row("message", Message),
     Row("templates", Templates, "Templates", "account"),
     Row("sign-in", SignIn),
     Row("sign-out", SignOut),
     Row("password", ChangePassword),
+    Row("admin/overview", Overview, "Overview", "admin"),
     Row("admin/accounts", Accounts, "Accounts", "admin"),
     Row("admin/leave", Leave),
 )

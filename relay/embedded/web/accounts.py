@@ -39,4 +39,5 @@ class Leave(FormPage, AdminPage):
 
     async def submitted(self, viewer: Viewer, request: Request, form: Form) -> Answer:
         await self.frontend.platform.write(lambda connection: sessions.look_at(connection, viewer.session, None))
+        self.frontend.live.end(viewer.session)
         return redirect("/admin/accounts")

@@ -23,6 +23,7 @@ from twisted.web.server import Request
 from relay.embedded import sessions
 from relay.embedded.accounts import Tenant
 from relay.embedded.api.core import Platform, body, header, instant
+from relay.embedded.live import Live
 from relay.embedded.passwords import Passwords
 from relay.embedded.people import User
 from relay.embedded.resource import Answer, Endpoint
@@ -80,6 +81,7 @@ class Frontend:
     """What the pages work with; *hint* is asked each time, because ports are known late.
 
     :ivar signed_in: called after somebody has signed in.
+    :ivar live: tells who looks at a log what is new.
     """
 
     platform: Platform
@@ -90,6 +92,7 @@ class Frontend:
     links: tuple[Link, ...]
     signed_in: Callable[[], Awaitable[None]]
     hint: Callable[[], Hint]
+    live: Live
 
 
 @frozen
@@ -316,6 +319,11 @@ def html(
     """
     text = _environment().get_template(name).render(values, viewer=viewer)
     return Answer(text.encode("utf-8", "replace"), HTML, status, (*HEADERS, *headers))
+
+
+def fragment(name: str, **values: object) -> str:
+    """What the template *name*, a part of a page, makes of *values*."""
+    return _environment().get_template(name).render(values)
 
 
 def _refusal(refused: Refused, viewer: Viewer | None) -> Answer:

@@ -118,5 +118,6 @@ class SignOut(FormPage):
 
     async def submitted(self, viewer: Viewer, request: Request, form: Form) -> Answer:
         await self.frontend.platform.write(lambda connection: sessions.end(connection, viewer.session))
+        self.frontend.live.end(viewer.session)
         answer = redirect("/sign-in")
         return Answer(b"", status=303, headers=(*answer.headers, self.frontend.cookies.drop(request, SESSION)))

@@ -35,3 +35,104 @@ document.addEventListener("keydown", (event) => {
     menu.querySelector("summary").focus();
   }
 });
+
+// A slash puts the cursor into the search, where there is one.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+  const search = document.querySelector("[data-search]");
+  if (!search) return;
+  event.preventDefault();
+  search.focus();
+  search.select();
+});
+
+// The log goes on by itself: data-live on a table names where its new rows come from.
+(() => {
+  const log = document.querySelector("[data-live]");
+  if (!log) return;
+  const MOST = 500;
+  const state = document.querySelector("[data-live-state]");
+  const button = document.querySelector("[data-live-pause]");
+  const first = log.hasAttribute("data-live-first");
+  let source = null;
+  let paused = false;
+  let newest = new URL(log.dataset.live, location.href).searchParams.get("after") || "";
+
+  const WORDS = { live: "Live", connecting: "Reconnecting…", paused: "Paused", ended: "Not connected" };
+  const show = (name) => {
+    state.dataset.state = name;
+    state.textContent = WORDS[name];
+  };
+
+  const rows = (html) => {
+    const template = document.createElement("template");
+    template.innerHTML = html;
+    return [...template.content.querySelectorAll("tr")];
+  };
+  const known = (row) => log.querySelector(`tr[data-id="${CSS.escape(row.dataset.id)}"]`);
+
+  const add = (event) => {
+    newest = event.lastEventId || newest;
+    if (first) { location.reload(); return; }
+    const body = log.tBodies[0];
+    for (const row of rows(event.data).reverse()) {
+      if (known(row)) continue;
+      row.classList.add("new");
+      body.prepend(row);
+    }
+    while (body.rows.length > MOST) body.lastElementChild.remove();
+    log.hidden = false;
+    document.querySelector("[data-live-none]")?.remove();
+  };
+  const change = (event) => {
+    for (const row of rows(event.data)) {
+      const old = known(row);
+      if (!old || old.contains(document.activeElement)) continue;
+      old.replaceWith(row);
+    }
+  };
+
+  const open = () => {
+    if (source || paused || document.hidden) return;
+    const url = new URL(log.dataset.live, location.href);
+    url.searchParams.set("after", newest);
+    show("connecting");
+    source = new EventSource(url);
+    source.onopen = () => show("live");
+    source.onerror = () => {
+      show("connecting");
+      // A browser does not come back by itself after an answer that is no stream, as when one has signed out.
+      if (source && source.readyState === EventSource.CLOSED) { close("ended"); setTimeout(open, 10000); }
+    };
+    source.addEventListener("rows", add);
+    source.addEventListener("changed", change);
+    source.addEventListener("many", (event) => {
+      newest = event.lastEventId || newest;
+      if (first) location.reload();
+      document.querySelector("[data-live-many]").hidden = false;
+    });
+    source.addEventListener("end", () => close("ended"));
+  };
+  const close = (name) => {
+    if (source) source.close();
+    source = null;
+    show(name);
+  };
+
+  if (button) {
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      paused = !paused;
+      button.textContent = paused ? "Go on" : "Pause";
+      if (paused) close("paused"); else open();
+    });
+  }
+  document.addEventListener("visibilitychange", () => {
+    if (paused) return;
+    if (document.hidden) close("connecting"); else open();
+  });
+  addEventListener("pagehide", () => close("connecting"));
+  addEventListener("pageshow", (event) => { if (event.persisted) open(); });
+  open();
+})();
