@@ -194,3 +194,9 @@ class Embedded:
     session: float = setting(
         604_800.0, "Time without a look at a page after which one has to sign in again.", minimum=60
     )
+    retry_first: float = setting(
+        15.0, "Delay before a route is tried a second time for a message; doubles with each.", minimum=0.1
+    )
+    retry_maximum: float = setting(1800.0, "Longest delay between two such attempts.", minimum=0.1)
+    give_up: float = setting(86_400.0, "Age at which a message that its route has not taken fails.", minimum=1)
+    maildir: str = setting("", "Folder below which maildir routes store; empty: maildir under data.")
