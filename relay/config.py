@@ -316,6 +316,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "failures.webhook": _webhook,
     "embedded.database": _database,
     "embedded.key_file": _file_to_be,
+    "embedded.maildir": _directory,
     "embedded.public_url": _url,
 }
 
@@ -323,7 +324,17 @@ _CHECKS: dict[str, Callable[[str], str]] = {
 _SECRETS = frozenset({"spool.url", "failures.webhook", "embedded.database"})
 
 #: Keys that hold a path; a relative one is taken from the file's directory, or from the current one.
-_PATHS = frozenset({"certificate", "private_key", "data", "platform.ca_file", "spool.key_file", "embedded.key_file"})
+_PATHS = frozenset(
+    {
+        "certificate",
+        "private_key",
+        "data",
+        "platform.ca_file",
+        "spool.key_file",
+        "embedded.key_file",
+        "embedded.maildir",
+    }
+)
 
 
 @frozen

@@ -24,16 +24,33 @@ from relay.embedded.opening import KEY_FILE, open_store
 from relay.embedded.passwords import THREADS, Passwords
 from relay.embedded.render import Renderer
 from relay.embedded.resource import LARGEST_REQUEST, site
+from relay.embedded.routes.carrier import Desk
+from relay.embedded.routes.carriers import Carriers
+from relay.embedded.routes.maildir import Folder
+from relay.embedded.routes.smtp import Post
+from relay.embedded.routes.values import Maildir, PostalRoute, Smarthost
+from relay.embedded.routes.ways import Way
 from relay.embedded.throttle import Throttle
 from relay.embedded.web import LINKS, pages
 from relay.embedded.web.cookies import Cookies
 from relay.embedded.web.frame import Frontend
 from relay.embedded.web.hint import Hint
 from relay.policy import Embedded
+from relay.spool.clock import SteadyClock
 from relay.spool.crypto import Cipher
 
 #: Crockford's base 32: no letters that look like digits.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+#: The folder of all maildirs, under the data folder.
+MAILDIRS = "maildir"
+#: Threads that build messages and write them to maildirs.
+BUILDERS = 2
+#: Seconds that messages under way have when the backend stops.
+DRAIN = 30.0
+
+#: The way to a smarthost.
+Reach = Callable[[Smarthost], Way]
 
 
 def new_id() -> str:
@@ -55,6 +72,7 @@ class Backend:
     key_file: Path
     first: first.People | None = field(repr=False)
     _platform: Platform = field(repr=False)
+    _building: Executor = field(repr=False)
     _passwords: Passwords = field(repr=False)
     _cookies: Cookies = field(repr=False)
     _policy: Embedded = field(repr=False)
@@ -76,6 +94,7 @@ class Backend:
         render: Render | None = None,
         hasher: PasswordHasher | None = None,
         forget: Callable[[bytes], None] | None = None,
+        reach: Reach | None = None,
     ) -> Backend:
         """Open the backend that keeps its state under *data*, making what is missing.
 
@@ -84,6 +103,7 @@ class Backend:
         :param data: a folder that exists.
         :param executor: makes the executor for so many threads of such a name; default: threads of our own.
         :param render: renders a body; default: :class:`~relay.embedded.render.Renderer`.
+        :param reach: the way to a smarthost; default: over sockets.
         :param hasher: argon2 with its costs; default: those of RFC 9106 for little memory.
         :param forget: called with the SHA-256 of each API key that stopped to be good.
         :raises ConfigError: the folder, a file in it, the database or the key file cannot be used.
@@ -101,6 +121,13 @@ class Backend:
         renderer = Renderer(reactor)
         keys = Keys(database, opened.cipher, data / KEY_FILE, now, forget or (lambda digest: None))
         keys.start(reactor)
+        building = executor(BUILDERS, "embedded-routes")
+        steady = SteadyClock(now, reactor.seconds).now
+        desk = Desk(database, building, secrets.token_hex(16), policy, steady, reactor)
+        folders = Path(policy.maildir) if policy.maildir else data / MAILDIRS
+        way = partial(way_of, reach=reach or partial(Post.to, reactor=reactor), folders=folders, writing=building)
+        carriers = Carriers(desk, opened.cipher, way)
+        carriers.start()
         secret = opened.cipher.derive("cookies")
         live = Live(
             lambda account: database.look(partial(newest, account=account)), reactor, shared=bool(policy.database)
@@ -110,7 +137,8 @@ class Backend:
             api_key=opened.key,
             key_file=data / KEY_FILE,
             first=opened.first,
-            platform=Platform(database, keys, opened.cipher, render or renderer.render, now, new_id),
+            platform=Platform(database, keys, opened.cipher, render or renderer.render, now, new_id, carriers),
+            building=building,
             passwords=Passwords(executor(THREADS, "embedded-password"), hasher),
             cookies=Cookies(secret, secure=policy.public_url.startswith("https:")),
             policy=policy,
@@ -166,6 +194,16 @@ class Backend:
     async def _close(self) -> None:
         self._platform.keys.stop()
         self._live.stop()
+        await self._platform.carriers.stop(DRAIN)
         await self._stop_rendering()
         await self._platform.database.close()
+        self._building.stop()
         self._passwords.stop()
+
+
+def way_of(route: PostalRoute, *, reach: Reach, folders: Path, writing: Executor) -> Way | None:
+    """How messages leave by *route*, None where they do not."""
+    settings = route.settings
+    if isinstance(settings, Smarthost):
+        return reach(settings)
+    return Folder(folders / settings.folder, writing) if isinstance(settings, Maildir) else None

@@ -165,6 +165,12 @@ def renew(connection: sa.Connection, owner: str, seqs: Sequence[int], until: flo
     connection.execute(sa.update(deliveries).where(*mine).values(ready=until))
 
 
+def are_in_hand(connection: sa.Connection) -> bool:
+    """Whether a backend has anything in hand."""
+    query = sa.select(deliveries.c.message).where(deliveries.c.owner.is_not(None))
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def release(connection: sa.Connection, now: float) -> None:
     """Nobody has anything in hand: for the start of the only backend of a database."""
     connection.execute(sa.update(deliveries).where(deliveries.c.owner.is_not(None)).values(owner=None, ready=now))
@@ -261,6 +267,11 @@ def give_up(connection: sa.Connection, now: float, who: str, *, route: str = "",
     for row in rows:
         _fail(connection, row, Answer(now, _last_answer(connection, row.message), f"given up by {who}"))
     return len(rows)
+
+
+def are_stranded(connection: sa.Connection) -> bool:
+    """Whether something waits in vain."""
+    return connection.execute(sa.select(deliveries.c.message).where(sa.not_(_given)).limit(1)).first() is not None
 
 
 def fail_stranded(connection: sa.Connection, now: float) -> int:

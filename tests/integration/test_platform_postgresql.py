@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from relay.embedded.database import open_postgresql
+from tests.contract.test_deliveries_contract import DeliveriesContract
 from tests.contract.test_messages_contract import MessagesContract
 from tests.contract.test_platform_schema import SchemaContract
 from tests.contract.test_routes_contract import RoutesContract
@@ -22,6 +23,15 @@ class SchemaTests(SchemaContract, SynchronousTestCase):
 
 class MessagesTests(MessagesContract, SynchronousTestCase):
     """Its messages."""
+
+    def setUp(self) -> None:
+        self.engine = open_postgresql(postgresql.new_database(self))
+        self.addCleanup(self.engine.dispose)
+        self.prepare()
+
+
+class DeliveriesTests(DeliveriesContract, SynchronousTestCase):
+    """What waits for its routes."""
 
     def setUp(self) -> None:
         self.engine = open_postgresql(postgresql.new_database(self))

@@ -18,6 +18,7 @@ from relay.embedded.accounts import Tenant
 from relay.embedded.database import Database, Query, T, TooSlow
 from relay.embedded.keys import Keys
 from relay.embedded.resource import Answer, Endpoint, argument
+from relay.embedded.routes.carriers import Carriers
 from relay.embedded.rules import Refused
 from relay.embedded.template import Rendered
 from relay.spool.crypto import Cipher
@@ -43,6 +44,7 @@ class Platform:
     render: Render
     now: Callable[[], float]
     new_id: Callable[[], str]
+    carriers: Carriers
 
     async def read(self, query: Query[T]) -> T:
         """What *query* finds.

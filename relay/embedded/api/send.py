@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from twisted.web.server import Request
 
 from relay import wire
-from relay.embedded import filling, forms, rules, store, templates
+from relay.embedded import deliveries, filling, forms, rules, store, templates
 from relay.embedded.accounts import Tenant
 from relay.embedded.api.core import AccountEndpoint, Platform, body, header, idempotency_key
 from relay.embedded.resource import Answer
@@ -49,7 +49,9 @@ async def submit(platform: Platform, tenant: Tenant, given: Submission, payload:
     submission = rules.check(given if used is None else templates.applied(used, given), tenant)
     final, undefined = await _filled(platform, submission)
     new = attrs.evolve(_new(platform, tenant, final, payload, fingerprint), undefined=undefined)
-    added = await platform.write(partial(store.add, new=new))
+    added = await platform.write(partial(deliveries.accept, new=new))
+    if added.seq is not None:
+        platform.carriers.wake(new.fields.route)
     return final.tag, added.id
 
 

@@ -92,7 +92,9 @@ class Smarthost:
     :ivar script: what it says; a callable is asked each time.
     :ivar said: every line of clients, the contents of messages left out.
     :ivar messages: as they came, dots still doubled.
-    :ivar connections: how many were made, and how many are open.
+    :ivar connections: how many were made, and *open* how many are.
+    :ivar refuses: whether nobody can connect.
+    :ivar servers: its side of each connection.
     """
 
     script: dict[str, str | Callable[[], str]] = field(factory=lambda: dict(SCRIPT))
@@ -102,6 +104,7 @@ class Smarthost:
     connections: int = 0
     open: int = 0
     refuses: bool = False
+    servers: list[Scripted] = field(factory=list)
     _pumps: list[IOPump] = field(factory=list)
 
     def says(self, script: Mapping[str, str | Callable[[], str]]) -> None:
@@ -114,6 +117,7 @@ class Smarthost:
         self.connections += 1
         self.open += 1
         client, server = protocolFactory.buildProtocol(None), Scripted(self)  # type: ignore[arg-type]
+        self.servers.append(server)
         self._pumps.append(
             connect(server, FakeTransport(server, isServer=True), client, FakeTransport(client, isServer=False))
         )
