@@ -23,7 +23,7 @@ from twisted.python.components import Componentized
 from relay.config import DEFAULT_LISTEN, Config
 from relay.errors import ConfigError
 from relay.intake import CLOSING, Intake, Internal, MakeThread, Platform, collect, make_factory, make_pipeline
-from relay.operate import banner, descriptors, health, signals
+from relay.operate import banner, descriptors, health, signals, tls
 from relay.operate.datadir import DataDirectory
 from relay.operate.listening import CannotStart, Listener, Where, host_port, shown
 from relay.spool.pacing import within
@@ -186,13 +186,28 @@ class RelayService(MultiService):
         self._web["internal"].serve(site)
         target = self._target()
         if target is not None:
-            embedded.hint = Hint(*target, key_file=embedded.key_file)
+            embedded.hint = Hint(
+                self._name(),
+                target[1],
+                key_file=embedded.key_file,
+                ports=tuple(found[1] for found in self._targets()),
+                certificate=None if self.config.certificate else Path(self.config.data) / tls.CERTIFICATE,
+            )
         return Internal(f"http://{shown(self._web['internal'].address)}", secrets.token_urlsafe(32))
 
     def _target(self) -> tuple[str, int] | None:
         """Where a client on this machine sends a first message."""
+        return next(iter(self._targets()), None)
+
+    def _targets(self) -> list[tuple[str, int]]:
+        """Where clients send messages."""
         plain = [each for each in self._smtp if not each.where.endpoint.startswith("haproxy:")]
-        return next((target for each in plain if (target := host_port(each.address))), None)
+        return [target for each in plain if (target := host_port(each.address))]
+
+    def _name(self) -> str:
+        """What clients call this host; the certificate has that name."""
+        everywhere = any(getattr(each.address, "host", "") in ("0.0.0.0", "::") for each in self._smtp)
+        return self.config.hostname if everywhere or "hostname" in self.config.sources else "localhost"
 
     # --- running
 

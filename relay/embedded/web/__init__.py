@@ -11,6 +11,7 @@ from relay.embedded.web.accounts import Accounts, Leave
 from relay.embedded.web.dashboard import Dashboard, Overview
 from relay.embedded.web.events import Events
 from relay.embedded.web.frame import Frontend, Link, Page
+from relay.embedded.web.integrate import Integrate
 from relay.embedded.web.log import Log
 from relay.embedded.web.message import Message
 from relay.embedded.web.password import ChangePassword
@@ -42,6 +43,7 @@ TABLE = (
     Row("events", Events),
     Row("message", Message),
     Row("templates", Templates, "Templates", "account"),
+    Row("integrate", Integrate, "Integrate", "account"),
     Row("sign-in", SignIn),
     Row("sign-out", SignOut),
     Row("password", ChangePassword),

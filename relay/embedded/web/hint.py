@@ -10,16 +10,22 @@ from attrs import frozen
 
 @frozen
 class Hint:
-    """How a first message is sent, for the page that has none yet.
+    """Where messages are taken.
 
-    :ivar key_file: where the API key of the first account stands.
+    :ivar host: the name or address for clients.
+    :ivar port: the best of the ports for a first message.
     :ivar tls: whether the SMTP side offers STARTTLS.
+    :ivar key_file: where the API key of the first account stands.
+    :ivar ports: all ports that are listened on.
+    :ivar certificate: the certificate that the relay made itself, None where it has one that clients trust.
     """
 
     host: str = "127.0.0.1"
     port: int = 2525
     tls: bool = True
     key_file: Path = Path("api-key")
+    ports: tuple[int, ...] = (2525,)
+    certificate: Path | None = None
 
     def swaks(self) -> str:
         """A command line that sends a message; it reads the key, so that no page holds it."""

@@ -136,3 +136,25 @@ document.addEventListener("keydown", (event) => {
   addEventListener("pageshow", (event) => { if (event.persisted) open(); });
   open();
 })();
+
+// "Waiting for your first message…" becomes a link when it arrives.
+(() => {
+  const first = document.querySelector("[data-first]");
+  if (!first) return;
+  const timer = setInterval(async () => {
+    if (document.hidden) return;
+    try {
+      const newest = await (await fetch(first.dataset.first, { headers: { Accept: "application/json" } })).json();
+      if (!newest.href) return;
+      clearInterval(timer);
+      const link = document.createElement("a");
+      link.href = newest.href;
+      link.textContent = newest.label;
+      const dot = document.createElement("span");
+      dot.className = "dot ok";
+      first.replaceChildren(dot, "Your first message is here: ", link);
+    } catch {
+      // The relay restarts, or the session is over: try again.
+    }
+  }, 2000);
+})();
