@@ -204,7 +204,7 @@ def save(
 
 def sample(connection: sa.Connection, account: int, id: str) -> str:
     """The variables that the account tries a template with, as they were typed."""
-    found: str | None = connection.execute(sa.select(templates.c.sample).where(*_mine(account, id))).scalar()
+    found: str | None = connection.execute(sa.select(templates.c.sample).where(*_mine(account, id.lower()))).scalar()
     return found or ""
 
 
@@ -229,7 +229,9 @@ def duplicate(connection: sa.Connection, account: int, id: str, author: str, now
     """
     fields = existing(connection, account, id).fields
     name = f"Copy of {fields.name}"[:LONGEST_NAME]
-    return create(connection, account, "", attrs.evolve(fields, name=name), author, now)
+    copy = create(connection, account, "", attrs.evolve(fields, name=name), author, now)
+    keep_sample(connection, account, copy.id, sample(connection, account, id))
+    return copy
 
 
 def versions(connection: sa.Connection, account: int, id: str) -> list[Version]:

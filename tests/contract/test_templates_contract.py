@@ -127,10 +127,21 @@ class TemplatesContract:
 
     def test_duplicate(self) -> None:
         """A copy has its own id and name and begins its own history."""
-        copy = self.do(templates.duplicate, "welcome-mail", "joe@example.com", 5.0)
+        self.do(templates.keep_sample, "welcome-mail", "{}")
+        copy = self.do(templates.duplicate, "Welcome-mail", "joe@example.com", 5.0)
+        self.assertEqual(self.do(templates.sample, copy.id), "{}")
         self.assertEqual((copy.id, copy.version, copy.created), ("copy-of-welcome-mail", 1, 5.0))
         self.assertEqual(copy.fields, attrs.evolve(FIELDS, name="Copy of Welcome mail"))
         self.assertEqual(len(self.do(templates.versions, copy.id)), 1)
+
+    def test_sample(self) -> None:
+        """The variables to try a template with are kept without a new version, each account's own, up to a bound."""
+        self.assertEqual(self.do(templates.sample, "welcome-mail"), "")
+        self.do(templates.keep_sample, "welcome-mail", "x" * (templates.LONGEST_SAMPLE + 1))
+        self.assertEqual(len(self.do(templates.sample, "welcome-mail")), templates.LONGEST_SAMPLE)
+        self.assertEqual(self.do(templates.one, "welcome-mail"), self.template)
+        self.create("welcome-mail", account=self.theirs)
+        self.assertEqual(self.do(templates.sample, "welcome-mail", account=self.theirs), "")
 
     def test_removed(self) -> None:
         """A template that is deleted takes its versions along: another one of its id has a new history."""

@@ -132,6 +132,10 @@ class PagesCase(SynchronousTestCase):
         for kind, scheme, size in (("light", "light", DESKTOP), ("dark", "dark", DESKTOP), ("phone", "light", PHONE)):
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             page.set_viewport_size(size)  # type: ignore[arg-type]
+            if full:
+                # A frame below the window is painted when it has been seen.
+                page.evaluate("scrollTo(0, document.body.scrollHeight)")
+                page.wait_for_timeout(100)
             page.evaluate("scrollTo(0, 0)")
             page.screenshot(path=folder / f"{name}-{kind}.png", full_page=full, animations="disabled")
             if kind == "phone":

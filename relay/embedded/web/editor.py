@@ -65,15 +65,13 @@ class At:
 async def shown(at: At) -> Answer:
     """The editor with what is saved."""
     found = await at.template()
-    sample = await at.platform.read(partial(templates.sample, account=at.tenant.id, id=found.id))
-    return await _editor(at, found, found.fields, sample)
+    return await _editor(at, found, found.fields, await sample(at))
 
 
 async def saved_preview(at: At) -> Answer:
     """The saved template with its sample variables, by itself."""
     found = await at.template()
-    sample = await at.platform.read(partial(templates.sample, account=at.tenant.id, id=found.id))
-    return harmless((await _preview(at, found.fields, sample)).fields.body)
+    return harmless((await previewed(at, found.fields, await sample(at))).fields.body)
 
 
 async def save(at: At, form: Form) -> Answer:
@@ -102,7 +100,7 @@ async def test(at: At, form: Form) -> Answer:
 async def preview(at: At, form: Form) -> Answer:
     """What stands in the form, by itself; where no script tells what is wrong with it, that comes first."""
     await at.template()
-    found = await _preview(at, fields_of(form), form.get("variables", ""))
+    found = await previewed(at, fields_of(form), form.get("variables", ""))
     body = found.fields.body if found.mistake is None or "notes" not in form else ""
     return harmless(str(_notes(found)) + body if "notes" in form else body)
 
@@ -110,7 +108,7 @@ async def preview(at: At, form: Form) -> Answer:
 async def check(at: At, form: Form) -> Answer:
     """What is to say of what stands in the form, as JSON for the script."""
     await at.template()
-    found = await _preview(at, fields_of(form), form.get("variables", ""))
+    found = await previewed(at, fields_of(form), form.get("variables", ""))
     mistake, fields = found.mistake, found.fields
     said = mistake and {"field": mistake.name, "line": mistake.line, "words": str(mistake)}
     sender = {"fromname": fields.fromname, "fromemail": fields.fromemail}
@@ -160,7 +158,12 @@ def _misread(text: str, said: str) -> Mistake:
     return Mistake("variables", None, said.replace("the body is", "they are"))
 
 
-async def _preview(at: At, fields: Fields, text: str) -> Preview:
+async def sample(at: At) -> str:
+    """The variables that the template is tried with, as they were typed."""
+    return await at.platform.read(partial(templates.sample, account=at.tenant.id, id=at.id))
+
+
+async def previewed(at: At, fields: Fields, text: str) -> Preview:
     """*fields* with the variables that *text* has."""
     try:
         variables = variables_of(text)
@@ -180,11 +183,11 @@ async def _saved(at: At, form: Form) -> Template:
     fields, version = templates.checked(fields_of(form)), form.text("version")
     await filling.check(at.platform.render, fields)
     known = int(version) if version.isascii() and version.isdecimal() and len(version) < 10 else 0
-    sample, now, author, account = form.get("variables", ""), at.platform.now(), at.viewer.user.email, at.tenant.id
+    variables, now, author, account = form.get("variables", ""), at.platform.now(), at.viewer.user.email, at.tenant.id
 
     def change(connection: sa.Connection) -> Template:
         saved = templates.save(connection, account, at.id, fields, author, now, known=known)
-        templates.keep_sample(connection, account, saved.id, sample)
+        templates.keep_sample(connection, account, saved.id, variables)
         return saved
 
     return await at.platform.write(change)
@@ -200,17 +203,17 @@ async def _again(at: At, form: Form, refused: Refused) -> Answer:
 
 
 async def _editor(
-    at: At, saved: Template, fields: Fields, sample: str, refused: Refused | None = None, to: str = ""
+    at: At, saved: Template, fields: Fields, variables: str, refused: Refused | None = None, to: str = ""
 ) -> Answer:
-    previewed = await _preview(at, fields, sample)
+    found = await previewed(at, fields, variables)
     return html(
         "template.html",
         at.viewer,
         200 if refused is None else refused.status,
         template=saved,
         fields=fields,
-        sample=sample,
-        preview=previewed,
+        variables=variables,
+        preview=found,
         problem="" if refused is None else refused.description,
         to=to or at.viewer.user.email,
         several=len(at.tenant.routes) > 1 and not at.tenant.default_route,

@@ -8,7 +8,7 @@ from relay.embedded import templates
 from relay.embedded.resource import Answer
 from relay.embedded.rules import Refused
 from relay.embedded.templates import Version
-from relay.embedded.web.editor import At
+from relay.embedded.web.editor import At, previewed, sample
 from relay.embedded.web.frame import Form, html
 from relay.embedded.web.preview import harmless
 
@@ -27,8 +27,9 @@ async def shown(at: At) -> Answer:
 
 
 async def preview(at: At) -> Answer:
-    """The HTML of one version, as it stands, by itself."""
-    return harmless((await _version(at)).fields.body)
+    """The HTML of one version with the variables that the template is tried with, by itself."""
+    version = await _version(at)
+    return harmless((await previewed(at, version.fields, await sample(at))).fields.body)
 
 
 async def restore(at: At, form: Form) -> Answer:

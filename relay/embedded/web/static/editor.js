@@ -49,7 +49,7 @@ function tell(found) {
     const warning = element("p", "", "warning");
     warning.append(element("strong", "Undefined:"), " ");
     for (const name of found.undefined) warning.append(element("code", name), " ");
-    warning.append(element("span", "Nothing stands in the message for them.", "small"));
+    warning.append(element("span", "They are empty in the HTML, and stay as they stand in the subject and the sender.", "small"));
     said.append(warning);
   }
   document.getElementById("shown-subject").textContent = found.subject || "The message’s own subject";
