@@ -18,9 +18,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from relay import replies
 from relay.client.backend import Backend, base_url
 from relay.client.platforms import Platforms
 from relay.client.pool import Pool, make_client
+from relay.client.reports import Reports
 from relay.client.webhook import Webhook, webhook_url
 from relay.config import Config
 from relay.errors import ConfigError, Reason
@@ -45,6 +47,8 @@ from relay.values import Account, Record, Submission
 _DAY = 86_400.0
 #: Seconds for which a spool that does not answer, as a server that hangs, may keep us from stopping; twice.
 CLOSING = 10.0
+#: Seconds that the embedded backend has, when we stop, for what it has not been told yet.
+_REPORTING = 2.0
 #: Seconds of ``limits.drain``, at most half of it, that are kept for spooling what the platform has not answered.
 _SPOOLING = 1.0
 
@@ -165,6 +169,7 @@ class Intake(MultiService):
         self._keys: Keys | None = None
         self._spool: SpoolService | None = None
         self._webhook_client: Pool | None = None
+        self._reports: Reports | None = None
         self._breakers: dict[str, str] = {}
         problems: list[str] = []
         self._certificates = collect(problems, partial(_given_certificates, config, reactor))
@@ -190,9 +195,8 @@ class Intake(MultiService):
         platforms = self._make_platforms(config.backend or ((internal.url,) if internal else ()))
         keys = self._keys = Keys(platforms.ping, config.auth, reactor)
         spool = self._spool = self._open_spool(platforms, keys, make_thread(reactor))
-        pipeline = make_pipeline(
-            config, platforms, keys, self.metrics.message_recorded, deliver=spool.deliver, ledger=spool.ledger
-        )
+        record = self._recorder(internal)
+        pipeline = make_pipeline(config, platforms, keys, record, deliver=spool.deliver, ledger=spool.ledger)
         self._factory = make_factory(
             config, pipeline, keys, clock=reactor, tls=certificates.current, observer=self.metrics
         )
@@ -205,6 +209,18 @@ class Intake(MultiService):
         daily = TimerService(_DAY, certificates.warn)
         daily.clock = reactor
         daily.setServiceParent(self)
+
+    def _recorder(self, internal: Internal | None) -> Callable[[Record], None]:
+        """Who is told of every message: the metrics and the log, and the embedded backend."""
+        if internal is None:
+            return self.metrics.message_recorded
+        reports = self._reports = Reports(internal.url, internal.token, self._client, self._reactor, replies.reply)
+
+        def record(record: Record) -> None:
+            self.metrics.message_recorded(record)
+            reports.record(record)
+
+        return record
 
     def _make_platforms(self, urls: Sequence[str]) -> Platforms:
         """The platforms, each behind its breaker."""
@@ -297,6 +313,8 @@ class Intake(MultiService):
         if self._spool is not None:
             seconds = self.config.limits.drain
             answers = await within(self._reactor, seconds + CLOSING, self._spool.stop(seconds))
+        if self._reports is not None:
+            await within(self._reactor, _REPORTING, self._reports.stop())
         self._client.close()
         if self._webhook_client is not None:
             self._webhook_client.close()

@@ -181,9 +181,10 @@ class RelayService(MultiService):
             Path(self.config.data), policy=self.config.embedded, reactor=self._reactor, forget=self.forget_digest
         )
         # A message may grow in JSON: every quote and line end is two characters there.
-        site = embedded.site(max(LARGEST_REQUEST, 2 * self.config.limits.message_size + 2**20))
-        self._web["dashboard"].serve(site)
-        self._web["internal"].serve(site)
+        largest = max(LARGEST_REQUEST, 2 * self.config.limits.message_size + 2**20)
+        token = secrets.token_urlsafe(32)
+        self._web["dashboard"].serve(embedded.site(largest))
+        self._web["internal"].serve(embedded.relay_site(token, largest))
         target = self._target()
         if target is not None:
             embedded.hint = Hint(
@@ -193,7 +194,7 @@ class RelayService(MultiService):
                 ports=tuple(found[1] for found in self._targets()),
                 certificate=None if self.config.certificate else Path(self.config.data) / tls.CERTIFICATE,
             )
-        return Internal(f"http://{shown(self._web['internal'].address)}", secrets.token_urlsafe(32))
+        return Internal(f"http://{shown(self._web['internal'].address)}", token)
 
     def _target(self) -> tuple[str, int] | None:
         """Where a client on this machine sends a first message."""

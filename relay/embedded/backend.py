@@ -12,6 +12,7 @@ from typing import Any
 from argon2 import PasswordHasher
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from relay.embedded import first
@@ -182,6 +183,15 @@ class Backend:
     def passwords_file(self) -> Path:
         """Where the first passwords stand until they have served; whoever shows them may delete it."""
         return self.key_file.parent / first.FILE
+
+    def relay_site(self, token: str, largest: int = LARGEST_REQUEST) -> Site:
+        """The HTTP API for the relay itself, on a listener of its own.
+
+        :param token: what the relay shows where nobody else may.
+        """
+        root = Resource()
+        root.putChild(b"api", api(self._platform, token))
+        return site(root, self._reactor, largest)
 
     async def _signed_in(self) -> None:
         """Somebody has signed in: the first passwords may have served."""

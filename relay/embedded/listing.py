@@ -6,7 +6,7 @@ that fits the filters best, and says how far it came.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +29,9 @@ Range = Callable[[sa.ColumnElement[int]], list[Condition]]
 
 #: Statuses that most messages have, so that the index of statuses finds too many.
 _COMMON = (Status.CAPTURED, Status.DELIVERED)
+
+#: How many messages are asked for by their keys at once; first.
+_PIECE = 100
 
 #: Above every key.
 _NONE = 2**62
@@ -115,21 +118,35 @@ def listed(
     along, conditions = _conditions(account, wanted)
     groups = _groups(account, wanted)
     if not groups:
-        return _walk(connection, [*along, *within(messages.c.seq)], conditions, limit, steps.examined)
+        return _walk(connection, account, [*along, *within(messages.c.seq)], conditions, limit, steps.examined)
     holds = [_holds(group) for group in groups]
-    recent = _walk(connection, [*along, *within(messages.c.seq)], [*conditions, *holds], limit, steps.recent)
+    recent = _walk(connection, account, [*along, *within(messages.c.seq)], [*conditions, *holds], limit, steps.recent)
     if len(recent.entries) == limit or not recent.before:
         return recent
-    hits = _hits(connection, groups, within).limit(steps.examined)
-    rows = _found(connection, [messages.c.seq.in_(hits), *along, *conditions], limit)
-    if len(rows) > limit:
+    keys = list(connection.execute(_hits(connection, groups, within).limit(steps.examined)).scalars())
+    rows = _of(connection, keys, [*along, *conditions], limit)
+    if len(rows) > limit or len(keys) < steps.examined:
         return _listing(rows, limit)
-    number, last = connection.execute(sa.select(sa.func.count(), sa.func.min(hits.subquery().c.seq))).one()
-    return _listing(rows, limit) if number < steps.examined else _stopped(connection, rows, last)
+    return _stopped(connection, account, rows, keys[-1])
+
+
+def _of(connection: sa.Connection, keys: Sequence[int], conditions: list[Condition], limit: int) -> list[Entry]:
+    """Those of the messages with these *keys*, newest first, that meet the conditions: one more than *limit*.
+
+    They are asked for in pieces: for a subquery, PostgreSQL would walk down the log.
+    """
+    found: list[Entry] = []
+    begin, size = 0, _PIECE
+    while begin < len(keys) and len(found) <= limit:
+        some = messages.c.seq.in_(keys[begin : begin + size])
+        found += _found(connection, [some, *conditions], limit - len(found))
+        begin, size = begin + size, 10 * _PIECE
+    return found
 
 
 def _walk(
     connection: sa.Connection,
+    account: int,
     along: list[Condition],
     conditions: list[Condition],
     limit: int,
@@ -142,7 +159,7 @@ def _walk(
         last = connection.execute(step).scalar()
     end = [] if last is None else [messages.c.seq >= last]
     rows = _found(connection, [*along, *conditions, *end], limit)
-    return _listing(rows, limit) if last is None or len(rows) > limit else _stopped(connection, rows, last)
+    return _listing(rows, limit) if last is None or len(rows) > limit else _stopped(connection, account, rows, last)
 
 
 def _found(connection: sa.Connection, conditions: list[Condition], limit: int) -> list[Entry]:
@@ -155,9 +172,10 @@ def _listing(found: list[Entry], limit: int) -> Listing:
     return Listing(tuple(found[:limit]), found[limit - 1].id if len(found) > limit else "")
 
 
-def _stopped(connection: sa.Connection, found: list[Entry], last: int) -> Listing:
+def _stopped(connection: sa.Connection, account: int, found: list[Entry], last: int) -> Listing:
     """What a step found that ended at *last*, before the end of the log."""
-    id, created = connection.execute(sa.select(messages.c.id, messages.c.created).where(messages.c.seq == last)).one()
+    query = sa.select(messages.c.id, messages.c.created)
+    id, created = connection.execute(query.where(messages.c.account == account, messages.c.seq == last)).one()
     return Listing(tuple(found), id, created)
 
 

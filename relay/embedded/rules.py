@@ -162,6 +162,12 @@ def tag(given: str) -> str:
     return name
 
 
+def known_tag(given: str) -> str:
+    """The tag of a message that was refused: one that is none counts as untagged."""
+    name = given.strip().lower()
+    return name if _TAG.fullmatch(name) else UNTAGGED
+
+
 def route_of(given: str, tenant: Tenant) -> str:
     """The id of the route that a message goes by which names *given*, an id or a name in any case.
 

@@ -12,15 +12,21 @@ from relay.embedded.accounts import Tenant
 from relay.embedded.api import settings, statistics, templates
 from relay.embedded.api.core import AccountEndpoint, Platform
 from relay.embedded.api.log import Log, LogEntry
+from relay.embedded.api.reports import Reports
 from relay.embedded.api.send import Send
 from relay.embedded.api.tree import grow
 from relay.embedded.resource import Answer, Endpoint
 from relay.embedded.rules import Refused
 
 
-def api(platform: Platform) -> Resource:
-    """The tree below ``/api``."""
-    return grow({path: endpoint(platform) for path, endpoint in PATHS.items()})
+def api(platform: Platform, relay: str = "") -> Resource:
+    """The tree below ``/api``.
+
+    :param relay: the token of the relay, which has a path of its own with it; ``""``: it has none.
+    """
+    paths = {path: endpoint(platform) for path, endpoint in PATHS.items()}
+    own = {"relay/reports": Reports(platform, relay)} if relay else {}
+    return grow({**paths, **own})
 
 
 class Ping(AccountEndpoint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,12 +11,18 @@ import sqlalchemy as sa
 from twisted.web.server import Request
 
 from relay import wire
-from relay.embedded import deliveries, filling, forms, rules, store, templates
+from relay.embedded import deliveries, filling, forms, refusals, rules, store, templates
 from relay.embedded.accounts import Tenant
 from relay.embedded.api.core import AccountEndpoint, Platform, body, header, idempotency_key
 from relay.embedded.resource import Answer
 from relay.embedded.rules import Refused
 from relay.values import Submission
+
+#: The answers that say of a message that it will never be taken; such a message stands in the log.
+LOGGED = (400, 403, 422)
+
+#: Largest JSON of a refused message that is kept, in bytes.
+LARGEST_KEPT = 1_048_576
 
 
 class Send(AccountEndpoint):
@@ -24,10 +31,30 @@ class Send(AccountEndpoint):
     methods: ClassVar[tuple[str, ...]] = ("POST",)
 
     async def of(self, tenant: Tenant, request: Request) -> Answer:
-        posted = forms.read(header(request, "Content-Type"), header(request, "Content-Encoding"), body(request))
-        given = _submission(request, posted)
-        tag, id = await submit(self._platform, tenant, given, posted.payload)
+        given, payload = _unreadable(request), b"{}"
+        try:
+            posted = forms.read(header(request, "Content-Type"), header(request, "Content-Encoding"), body(request))
+            given, payload = _submission(request, posted), posted.payload
+            tag, id = await submit(self._platform, tenant, given, payload)
+        except Refused as refused:
+            if refused.status in LOGGED:
+                await self._log(tenant, given, payload, refused)
+            raise
         return Answer(wire.encode_accepted(tag=tag, to=given.to, id=id))
+
+    async def _log(self, tenant: Tenant, given: Submission, payload: bytes, refused: Refused) -> None:
+        """Let the log have what was refused; the client gets its answer whether or not it does."""
+        same = {each.name: getattr(given, each.name) for each in attrs.fields(store.Fields) if each.name != "recipient"}
+        new = refusals.refused(
+            tenant.id,
+            self._platform.new_id(),
+            self._platform.now(),
+            store.Fields(recipient=given.to, **same),
+            f"{refused.status} {refused.title}: {refused.description}",
+            payload if len(payload) <= LARGEST_KEPT else b"{}",
+        )
+        with contextlib.suppress(Refused):
+            await self._platform.write(partial(refusals.put, new=new))
 
 
 async def submit(platform: Platform, tenant: Tenant, given: Submission, payload: bytes) -> tuple[str, str]:
@@ -106,6 +133,12 @@ async def _filled(platform: Platform, submission: Submission) -> tuple[Submissio
         raise mistake.refused() from None
     changed: dict[str, Any] = dict(filled.texts)
     return attrs.evolve(submission, **changed), filled.undefined
+
+
+def _unreadable(request: Request) -> Submission:
+    """What is known of a message before its body is read."""
+    request_id = rules.storable(request.requestHeaders.getRawHeaders("X-Request-ID", [""])[0])[:255]
+    return wire.decode_submission(b"{}", request_id=request_id, idempotency_key="")
 
 
 def _submission(request: Request, posted: forms.Posted) -> Submission:
