@@ -302,13 +302,17 @@ class Intake(MultiService):
         if self._factory is not None:
             await self._factory.emptied()
 
-    async def drain(self) -> bool:
-        """Take no new connections, let the sessions and the postings finish; whether the spool answered."""
-        answers = True
+    async def refuse(self) -> None:
+        """Take no new connections from now on: all is to end."""
         if self._factory is not None:
             self.readiness.stopping = True
-            for listener in self._listeners:
-                await listener.stop()
+        for listener in self._listeners:
+            await listener.stop()
+
+    async def drain(self) -> bool:
+        """Let the sessions and the postings finish; whether the spool answered."""
+        answers = True
+        if self._factory is not None:
             await self._finish_sessions(self._factory)
         if self._spool is not None:
             seconds = self.config.limits.drain

@@ -262,8 +262,9 @@ class RelayService(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        log.info("stopping")
         self._stopped = True
+        await self._intake.refuse()
+        log.info("stopping")
         answers = await self._intake.drain()
         for listener in (*self._smtp, *self._web.values()):
             await listener.stop()

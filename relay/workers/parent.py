@@ -22,6 +22,7 @@ from relay.intake import CLOSING, Intake, Internal, MakeThread, certificate_path
 from relay.operate import tls
 from relay.operate.listening import Listener
 from relay.operate.metrics import exposition
+from relay.spool.pacing import within
 from relay.workers import logs
 from relay.workers.asking import Asking
 from relay.workers.channel import FIRST_SOCKET, FROM_PARENT, TO_PARENT, Message
@@ -32,6 +33,8 @@ from relay.workers.supervision import Supervisor, Worker
 _LOOK = 5.0
 #: Seconds that a worker may take beyond all its deadlines before it is killed.
 _GRACE = 5.0
+#: Seconds that a worker which hangs may keep the others' ports from being closed.
+_REFUSING = 5.0
 #: Keys that are taken over by a new start alone: what they say is bound, open or running.
 _AT_START = ("listen", "admin", "dashboard", "data", "hostname", "workers", "log_format", "spool.url", "spool.key_file")
 
@@ -80,6 +83,7 @@ class Workers(MultiService):
 
         :raises ConfigError: what is in the data directory, or the spool, cannot be used.
         """
+        _python()
         tls.load(*certificate_paths(self._config))
         thread = make_thread(self._reactor)
         thread.wait_for(Deferred.fromCoroutine(self._prepare_spool(thread)))
@@ -104,10 +108,11 @@ class Workers(MultiService):
         self._owners[worker] = secrets.token_hex(16)
         output: dict[int, Any] = {1: 1, 2: 2} if self.inherits_output else {1: "r", 2: "r"}
         sockets = dict(enumerate(self._sockets, FIRST_SOCKET))
+        python = _python()
         words = [sys.executable, "-m", "relay.workers", str(worker.number)]
         self._reactor.spawnProcess(
             worker,
-            sys.executable,
+            python,
             words,
             _environment(),
             childFDs={FROM_PARENT: "w", TO_PARENT: "r", **output, **sockets},
@@ -227,14 +232,16 @@ class Workers(MultiService):
 
     # --- stopping
 
-    async def drain(self) -> bool:
-        """Let all workers end in order; whether that worked."""
+    async def refuse(self) -> None:
+        """Take no new connections from now on: first no worker does, then the system refuses them."""
         self._stopping = True
-        stopped = self._supervisor.stop(self._longest())
-        await self._supervisor.retired()
+        await within(self._reactor, _REFUSING, _awaited(self._supervisor.refuse()))
         for listener in self._listeners:
             await listener.stop()
-        await stopped
+
+    async def drain(self) -> bool:
+        """Let all workers end in order; those that do not are killed."""
+        await self._supervisor.stop(self._longest())
         return True
 
     async def close(self) -> None:
@@ -272,6 +279,23 @@ def _worst(states: Sequence[Mapping[str, str]]) -> dict[str, str]:
         for platform, state in each.items():
             worst[platform] = max(worst.get(platform, "closed"), state, key=order.index)
     return worst
+
+
+async def _awaited(done: Deferred[None]) -> None:
+    await done
+
+
+def _python() -> str:
+    """The interpreter that workers run in: ours.
+
+    :raises ConfigError: the user that the relay runs as may not read it.
+    """
+    if not os.access(os.__file__, os.R_OK):
+        raise ConfigError(
+            [f"workers: the relay's user cannot read {os.__file__}: install Python elsewhere, or use --workers 1"]
+        )
+    # This process may have been started where its user may not.
+    return sys.executable if os.access(sys.executable, os.X_OK) else "/proc/self/exe"
 
 
 def _environment() -> dict[str, str]:

@@ -14,6 +14,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from relay.errors import ConfigError
 from relay.workers.channel import FROM_PARENT, TO_PARENT, Lines, Message, encode
 
 #: Seconds after which a worker counts as one that works: its end is then no reason to wait with the next.
@@ -35,7 +36,7 @@ class Worker(ProcessProtocol):
     :ivar gone: fires when it has ended.
     """
 
-    transport: IProcessTransport
+    transport: IProcessTransport | None = None
 
     def __init__(self, number: int, heard: Callable[[Worker, Message], None], said: Callable[[Worker, bytes], None]):
         self.number = number
@@ -49,12 +50,13 @@ class Worker(ProcessProtocol):
 
     def tell(self, word: str, *values: Any) -> None:
         """Say something to it, unless it is gone."""
-        if not self.gone.called:
+        if self.transport is not None and not self.gone.called:
             self.transport.writeToChild(FROM_PARENT, encode(word, *values))
 
     def kill(self) -> None:
         """kill -9."""
         with suppress(ProcessExitedAlready):
+            assert self.transport is not None
             self.transport.signalProcess("KILL")
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
@@ -162,8 +164,10 @@ class Supervisor:
         gone: Deferred[list[str]] = gatherResults([_copy(each.gone) for each in self.workers])
         return gone.addCallback(lambda _: None)
 
-    def retired(self) -> Deferred[None]:
-        """Fires when no worker takes connections any more."""
+    def refuse(self) -> Deferred[None]:
+        """Let none take connections; fires when none does.  :meth:`stop` follows."""
+        self._stopping = True
+        self.tell("refuse")
         retired: Deferred[list[None]] = gatherResults([_copy(each.retired) for each in self.workers])
         return retired.addCallback(lambda _: None)
 
@@ -185,8 +189,8 @@ class Supervisor:
         _copy(worker.gone).addCallback(self._end, worker)
         try:
             self._start(worker)
-        except Exception:
-            log.failure("worker {number} cannot be started", number=number)
+        except (ConfigError, OSError) as error:
+            log.error("worker {number} cannot be started: {why}", number=number, why=str(error))
             self._clock.callLater(0, worker.processEnded, Failure())
         return worker
 

@@ -100,6 +100,8 @@ class Worker(Protocol):
             self.stop()
         elif self._intake is None or self._sharing is None:
             return  # it could not begin, and ends
+        elif word == "refuse":
+            Deferred.fromCoroutine(self._refuse(self._intake)).addErrback(self._failed)
         elif word == "retire":
             Deferred.fromCoroutine(self._retire(self._intake)).addErrback(self._failed)
         elif word == "metrics":
@@ -165,9 +167,14 @@ class Worker(Protocol):
         await within(self._reactor, intake.config.limits.idle, waiting)
         self.stop()
 
+    async def _refuse(self, intake: Intake) -> None:
+        """Take no new connections, because all is to end."""
+        await intake.refuse()
+        self.tell("retired")
+
     async def _end(self) -> None:
         if self._intake is not None:
-            self.tell("retired")
+            await self._refuse(self._intake)
             answers = await self._intake.drain()
             if not await within(self._reactor, CLOSING, self._close(self._intake)) or not answers:
                 log.error("the spool does not answer, and is left as it is")

@@ -32,6 +32,9 @@ PATIENCE = 60.0
 TWISTD = (str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "smtp-relay")
 SMTP_RELAY = str(Path(sys.executable).with_name("smtp-relay"))
 
+#: How many processes take mail in each relay that does not say so itself.
+WORKERS = os.environ.get("RELAY_TEST_WORKERS", "1")
+
 #: Ports that the system chooses, on loopback.
 ANY = "tcp:0:interface=127.0.0.1"
 
@@ -171,7 +174,12 @@ def _get(url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
 
 
 def environment(settings: Mapping[str, object]) -> dict[str, str]:
-    """This process' environment, without its own SMTP_RELAY_ variables, and with those of *settings*."""
+    """This process' environment, without its own SMTP_RELAY_ variables, and with those of *settings*.
+
+    ``RELAY_TEST_WORKERS`` gives all relays so many workers.
+    """
+    workers = {"workers": WORKERS} if WORKERS != "1" else {}
+    settings = {**workers, **settings}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SMTP_RELAY_")}
     given = {f"SMTP_RELAY_{name.upper()}": str(value) for name, value in settings.items()}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **given}

@@ -564,6 +564,8 @@ class Users(FolderCase):
     def test_uid(self) -> None:
         """twistd --uid binds as root, and makes the files as the user."""
         there = {"backend": "http://127.0.0.1:1", "dashboard": ""}
+        if subprocess.run([*AS_NOBODY, "test", "-r", os.__file__]).returncode:
+            there["workers"] = "1"  # which alone do not have to read Python as that user
         command = (TWISTD[0], "-n", "--pidfile=", f"--uid={NOBODY}", f"--gid={NOBODY}", "smtp-relay")
         with running(folder=self.folder, command=(*alone("1024", ()), *command), listen=("tcp:587",), **there) as relay:
             self.assertEqual(relay.ports, [587])
