@@ -214,8 +214,12 @@ MESSAGE: dict[str, Any] = {
 class BackendCase(SynchronousTestCase):
     """A backend in a folder of its own, on a clock.
 
+    :cvar sqlite_only: whether the tests are about SQLite's file; all others run on PostgreSQL too
+        (tests/integration/test_embedded_postgresql.py).
     :ivar passwords: of everybody who may sign in, by e-mail address.
     """
+
+    sqlite_only = False
 
     def setUp(self) -> None:
         self.data = Path(self.mktemp())
@@ -227,7 +231,7 @@ class BackendCase(SynchronousTestCase):
         self.start()
 
     def database_url(self) -> str:
-        """``""`` for SQLite; tests/integration/test_platform_postgresql.py runs all of this on PostgreSQL."""
+        """``""`` for SQLite."""
         return ""
 
     def start(self, **options: Any) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from relay import wire
 from relay.client.bodies import Bodies
 from relay.embedded import accounts, keys
-from relay.embedded.database import change, open_sqlite
+from relay.embedded.database import change
 from relay.embedded.rules import Refused
 from relay.embedded.template import Rendered
 from relay.values import Attachment, Route
@@ -177,8 +177,7 @@ class TwoAccountsTests(BackendCase):
 
     def setUp(self) -> None:
         super().setUp()
-        engine = open_sqlite(self.data / "platform.sqlite3")
-        self.addCleanup(engine.dispose)
+        engine = self.engine()
 
         def second(connection: sa.Connection) -> None:
             account = accounts.add(connection, "Second", 0.0)

@@ -16,6 +16,8 @@ from tests.embedded.inmemory import MESSAGE, BackendCase, Exchange, ask
 class KeyTests(BackendCase):
     """The API key and the file it stands in."""
 
+    sqlite_only = True
+
     def restart(self) -> None:
         self.successResultOf(self.backend.close())
         self.start()
@@ -84,6 +86,8 @@ class KeyTests(BackendCase):
 
 class DatabaseFileTests(BackendCase):
     """A data folder that is not as it should be."""
+
+    sqlite_only = True
 
     def setUp(self) -> None:
         super().setUp()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from relay.embedded import accounts, listing, store, templates
-from relay.embedded.database import change, open_sqlite
+from relay.embedded.database import change
 from relay.embedded.templates import Fields
 from tests.embedded.inmemory import MESSAGE, BackendCase, Reply
 
@@ -26,14 +26,12 @@ class SendTests(BackendCase):
 
     def setUp(self) -> None:
         super().setUp()
-        engine = open_sqlite(self.data / "platform.sqlite3")
-        self.addCleanup(engine.dispose)
-        self.engine = engine
+        self.database = self.engine()
         self.template("welcome", FIELDS)
 
     def template(self, id: str, fields: Fields) -> None:
         """Make a template of the account."""
-        change(self.engine, lambda db: templates.create(db, accounts.first(db).id, id, fields, "", 0.0))
+        change(self.database, lambda db: templates.create(db, accounts.first(db).id, id, fields, "", 0.0))
 
     def send(self, **changed: object) -> Reply:
         return self.post({**MESSAGE, "template": "welcome", **changed})
@@ -108,7 +106,7 @@ class SendTests(BackendCase):
         """A variable that is missing is nothing in the body, and its name stands in the message's timeline."""
         self.send(variables={"shop": "Shop"})
         self.send(variables={"shop": "Shop", "name": "Zoë"})
-        with self.engine.connect() as connection:
+        with self.database.connect() as connection:
             found = listing.listed(connection, accounts.first(connection).id, listing.Filter(), 2)
             assert found is not None
             complete, missing = (store.timeline(connection, each) for each in found.entries)
@@ -121,9 +119,9 @@ class SendTests(BackendCase):
         first = self.post(message, Idempotency_Key="K")
         self.assertEqual(first.status, 200)
         changed = attrs.evolve(FIELDS, subject="Other", tag="other")
-        change(self.engine, lambda db: templates.save(db, accounts.first(db).id, "welcome", changed, "", 0.0))
+        change(self.database, lambda db: templates.save(db, accounts.first(db).id, "welcome", changed, "", 0.0))
         self.assertEqual(self.post(message, Idempotency_Key="K").json["id"], first.json["id"])
-        change(self.engine, lambda db: templates.remove(db, accounts.first(db).id, "welcome"))
+        change(self.database, lambda db: templates.remove(db, accounts.first(db).id, "welcome"))
         self.assertEqual(self.post(message, Idempotency_Key="K").json["id"], first.json["id"])
         self.assertEqual(len(self.logged()), 1)
         self.assertEqual(self.post({**message, "subject": "x"}, Idempotency_Key="K").status, 422)
