@@ -18,10 +18,21 @@ from twisted.logger import Logger
 
 from relay import replies, routing
 from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
-from relay.message import names, parse
+from relay.message import glance, names, parse
 from relay.posting import Deliver, Post, Posting, ignore
 from relay.presence import Presence
-from relay.values import Account, Envelope, Message, Outcome, Receipt, Record, Submission, key_digest, key_prefix
+from relay.values import (
+    Account,
+    Envelope,
+    Glance,
+    Message,
+    Outcome,
+    Receipt,
+    Record,
+    Submission,
+    key_digest,
+    key_prefix,
+)
 
 #: Message content to what counts of it; raises a failure.
 Parse = Callable[[bytes], Message]
@@ -96,6 +107,7 @@ class _Trace:
     lap: float = field(init=False)
     seconds: dict[str, float] = field(factory=dict)
     message: Message | None = None
+    glance: Glance = field(factory=Glance)
     account: Account | None = None
     tag: str = ""
     route: str = ""
@@ -114,6 +126,8 @@ class _Trace:
         outcomes = receipt.outcomes if receipt else ()
         reply = replies.reply(failure) if failure else replies.accepted(receipt.id if receipt else envelope.id)
         message, account = self.message, self.account or envelope.account
+        sender = message or self.glance
+        key = account.key if account else self.glance.api_key
         return Record(
             id=envelope.id,
             account=account.name if account else "",
@@ -134,9 +148,9 @@ class _Trace:
             attachments_removed=message.attachments_removed if message else 0,
             cid_references=message.cid_references if message else 0,
             headers_removed=message.headers_removed if message else (),
-            from_email=message.from_email if message else "",
-            subject=message.subject if message else "",
-            digest=key_digest(account.key) if account else b"",
+            from_email=sender.from_email,
+            subject=sender.subject,
+            digest=key_digest(key) if key else b"",
         )
 
 
@@ -159,6 +173,7 @@ class Pipeline:
     :ivar account: who is behind an API key; asked where the message brings its own X-Auth-APIKey.
     :ivar post: hands one submission to the platform.
     :ivar parse: makes a :class:`~relay.values.Message` of the content.
+    :ivar glance: what is told of a message that *parse* refuses.
     :ivar check: a last look at the message, such as its template's syntax; raises a failure.
     :ivar route: chooses the route.
     :ivar deliver: takes all submissions of a message; None: *post* does, *concurrency* side by side.
@@ -172,6 +187,7 @@ class Pipeline:
     account: Lookup
     post: Post
     parse: Parse = parse
+    glance: Callable[[bytes], Glance] = glance
     check: Callable[[Message], None] = ignore
     route: ChooseRoute = routing.route
     deliver: Deliver | None = None
@@ -198,6 +214,8 @@ class Pipeline:
             failure = replies.verdict(receipt)
         except Failure as refused:
             failure = refused
+            if trace.message is None:
+                trace.glance = self.glance(content)
         except Exception:
             log.failure("message {id} failed", id=envelope.id)
             failure = TemporaryFailure(Reason.INTERNAL)

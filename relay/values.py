@@ -113,6 +113,18 @@ class Message:
 
 
 @frozen
+class Glance:
+    """What can be told of a message that is refused for its form, ``""`` where nothing can.
+
+    :ivar api_key: X-Auth-APIKey as it stands there; nobody has accepted it.
+    """
+
+    from_email: str = ""
+    subject: str = ""
+    api_key: str = field(default="", repr=False)
+
+
+@frozen
 class Submission:
     """One POST: one message for one recipient (HTTP_CONTRACT.md).
 
@@ -165,8 +177,10 @@ class Record:
     :ivar reason: the :class:`~relay.errors.Reason` value of the verdict, ``""`` when accepted.
     :ivar seconds: time by stage (``"parse"``, ``"account"``, ``"post"``), in order.
     :ivar milliseconds: from the end of DATA to the verdict.
-    :ivar headers_removed: as in :class:`Message`; with *from_email* and *subject*, empty where the parser refused it.
-    :ivar digest: :func:`key_digest` of the account's API key, empty without an account.
+    :ivar headers_removed: as in :class:`Message`; empty where the parser refused it.
+    :ivar from_email: with *subject*, as in :class:`Message`, or of the :class:`Glance` where the parser refused it.
+    :ivar digest: :func:`key_digest` of the account's API key, or of the one that a message brought which the parser
+        refused; empty without either.
     """
 
     id: str

@@ -208,3 +208,13 @@ class PipelineTests(SynchronousTestCase):
             ],
         )
         self.assertNotIn(repr(key_digest(KEY)), repr(self.records[0]))
+
+    def test_record_of_a_malformed_message(self) -> None:
+        """The record of a message that is refused for its form still says whose it is and what it is about."""
+        self.reason(
+            "From: Shop <shop@x.example>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nX-Auth-APIKey: canary\r\n"
+            "Content-Type: application/pdf\r\n\r\n"
+        )
+        (record,) = self.records
+        self.assertEqual((record.from_email, record.subject), ("shop@x.example", "Grüße"))
+        self.assertEqual(record.reason, "unsupported-content")

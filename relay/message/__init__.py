@@ -8,9 +8,9 @@ from relay.errors import PermanentFailure, Reason
 from relay.message import addresses, headers, mime, text, variables, words
 from relay.message.headers import Fields
 from relay.policy import Content, Limits
-from relay.values import Attachment, JSONObject, Message
+from relay.values import Attachment, Glance, JSONObject, Message
 
-__all__ = ["parse"]
+__all__ = ["glance", "parse"]
 
 #: Longest X-Transactional-Idempotency-Key, in characters.
 LONGEST_IDEMPOTENCY_KEY = 256
@@ -56,6 +56,24 @@ def parse(content: bytes, *, policy: Content = _CONTENT, limits: Limits = _LIMIT
         cid_references=_cid_references(html),
         headers_removed=headers.discarded(content[:start]),
     )
+
+
+def glance(content: bytes, *, limits: Limits = _LIMITS) -> Glance:
+    """Who sent *content* and what it is about, for the log of a message that :func:`parse` refuses; never raises."""
+    try:
+        fields, _ = headers.read(content, limits.header_block)
+    except PermanentFailure:
+        return Glance()
+
+    def first(name: bytes) -> bytes:
+        return fields.get(name, [b""])[0]
+
+    try:
+        sender = addresses.sender(headers.text(first(b"from"))).address
+    except PermanentFailure:
+        sender = ""
+    subject = words.clean(words.decode(headers.text(first(b"subject"))))
+    return Glance(sender, subject, first(b"x-auth-apikey").strip().decode("ascii", "replace"))
 
 
 def _sender(fields: Fields, template: str) -> addresses.Mailbox:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from relay.errors import PermanentFailure, Reason
-from relay.message import parse, template
+from relay.message import glance, parse, template
 from relay.policy import Content
 from relay.values import Message
 
@@ -165,7 +165,7 @@ POLICIES = st.builds(Content, st.sampled_from(["convert", "reject"]), st.sampled
 
 
 class AnyMessageTests(SynchronousTestCase):
-    """For any message the parser returns or refuses."""
+    """For any message the parser returns or refuses, and what is refused can be glanced at."""
 
     def check(self, content: bytes, policy: Content) -> None:
         try:
@@ -174,6 +174,8 @@ class AnyMessageTests(SynchronousTestCase):
             template.check(message)
         except PermanentFailure as failure:
             self.assertTrue(failure.text)
+            seen = glance(content)
+            self.assertNotRegex(seen.from_email + seen.subject, "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]")
             return
         for text in (message.from_name, message.from_email, message.subject, message.reply_to, message.tag):
             self.assertNotRegex(text, "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]")
