@@ -11,8 +11,10 @@ from relay import wire
 from relay.embedded.accounts import Tenant
 from relay.embedded.api import settings, statistics, templates
 from relay.embedded.api.core import AccountEndpoint, Platform
+from relay.embedded.api.doc import Doc
 from relay.embedded.api.log import Log, LogEntry
 from relay.embedded.api.reports import Reports
+from relay.embedded.api.reset import ResetKey
 from relay.embedded.api.send import Send
 from relay.embedded.api.tree import grow
 from relay.embedded.resource import Answer, Endpoint
@@ -54,6 +56,8 @@ class Healthy(Endpoint):
 PATHS: Mapping[str, Callable[[Platform], Endpoint]] = {
     "ping": Ping,
     "healthy": Healthy,
+    "doc": Doc,
+    "reset/apikey": ResetKey,
     "transactional/send": Send,
     "transactional/log": Log,
     "transactional/log/{id}": LogEntry,
