@@ -142,6 +142,7 @@ class LogTests(BackendCase):
         for query, word in {
             "?form=a": "form",
             "?limit=0": "limit",
+            "?status=lost": "captured, queued",
             "?limit=501": "limit",
             "?limit=x": "limit",
             "?limit=-1": "limit",

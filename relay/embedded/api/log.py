@@ -56,6 +56,8 @@ class Log(AccountEndpoint):
     async def of(self, tenant: Tenant, request: Request) -> Answer:
         parameters(request, *_FILTERS, "limit", "format")
         as_csv, wanted = _as_csv(request), wanted_of(request)
+        if wanted.status not in ("", *store.STATUSES):
+            raise rules.wrong(f"status: must be one of {', '.join(store.STATUSES)}")
         limit = _limit(request, MOST_ROWS, MOST_ROWS) if as_csv else _limit(request, LISTED, MOST_LISTED)
         found = await self._platform.read(lambda connection: listing.listed(connection, tenant.id, wanted, limit))
         if found is None:

@@ -6,10 +6,17 @@ from typing import Any
 
 from attrs import frozen
 
-from relay.embedded.api.shapes import Schema, line
+from relay.embedded.api.shapes import Schema
 from relay.embedded.store import STATUSES
 
-_DAY_OR_TIME: Schema = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}]}
+#: Blank is as if it were left out, as forms have it.
+_DAY_OR_TIME: Schema = {
+    "anyOf": [
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "format": "date"},
+        {"type": "string", "maxLength": 0},
+    ]
+}
 
 
 @frozen
@@ -224,7 +231,7 @@ OPERATIONS = (
 )
 
 PATH_PARAMETERS = {
-    "id": ("Of the template or the message.", {"type": "string", "minLength": 1}),
+    "id": ("Of the template or the message.", {"type": "string", "minLength": 1, "maxLength": 100}),
     "version": ("Counted from 1.", {"type": "integer", "minimum": 1}),
-    "tag": ("In any case.", line("", minLength=1)),
+    "tag": ("In any case.", {"type": "string", "minLength": 1, "maxLength": 100}),
 }
