@@ -122,8 +122,10 @@ class PagesCase(SynchronousTestCase):
         with urllib.request.urlopen(request, timeout=60) as reply:
             return str(json.load(reply)["id"])
 
-    def shots(self, page: Page, name: str, *, full: bool = True) -> None:
+    def shots(self, page: Page, name: str, *, full: bool = True, tall: bool = False) -> None:
         """Pictures of the page as it is: light, dark, and as wide as a phone.
+
+        :param tall: the window is as high as the page: a frame that is out of sight is not painted.
 
         Nothing may be wider than the phone.
         """
@@ -132,11 +134,11 @@ class PagesCase(SynchronousTestCase):
         for kind, scheme, size in (("light", "light", DESKTOP), ("dark", "dark", DESKTOP), ("phone", "light", PHONE)):
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             page.set_viewport_size(size)  # type: ignore[arg-type]
-            if full:
-                # A frame below the window is painted when it has been seen.
-                page.evaluate("scrollTo(0, document.body.scrollHeight)")
-                page.wait_for_timeout(100)
             page.evaluate("scrollTo(0, 0)")
+            if tall:
+                height = page.evaluate("document.documentElement.scrollHeight")
+                page.set_viewport_size({"width": size["width"], "height": height})
+                page.wait_for_timeout(200)
             page.screenshot(path=folder / f"{name}-{kind}.png", full_page=full, animations="disabled")
             if kind == "phone":
                 wide = page.evaluate("document.documentElement.scrollWidth")
