@@ -213,10 +213,12 @@ def _settle(connection: sa.Connection, owner: str, settlement: Settlement, answe
     attempts = (row.attempts if row is not None else 0) + (answer is not None)
     given = answer or Answer(now, "", "")
     if isinstance(settlement, Retry):
-        changed = {"attempts": attempts, "ready": now + max(0.0, settlement.delay), "owner": None}
+        # Without an attempt the route had gone down meanwhile: it is due, as it was.
+        ready = now + (settlement.delay if answer is not None else 0.0)
+        changed = {"attempts": attempts, "ready": ready, "owner": None}
         connection.execute(sa.update(deliveries).where(mine).values(changed))
         if answer is None:
-            return  # the route had gone down meanwhile: it was not tried
+            return
         detail = f"{given.by}; next attempt in {settlement.delay:.0f} s"
         _come_to(connection, settlement.row, Status.DEFERRED, attempts, attrs.evolve(given, by=detail))
         return

@@ -192,11 +192,12 @@ class DeliveriesContract:
         self.assertEqual(self.told(seq)[-1], ("failed", "451 later", "given up after 1 attempts"))
 
     def test_not_tried(self) -> None:
-        """A message that the route was too much down for is no step further."""
+        """A message that was taken while its route went down is no step further, and due as it was."""
         seq = self.accept()
         self.take()
         self.settle((Retry(seq, 5.0, ""), None))
         self.assertEqual((self.state(seq), len(self.told(seq))), ((Status.QUEUED, 0, "", True), 1))
+        self.assertEqual([row.row for row in self.take(at=80.0)], [seq])
 
     def test_lost_lease(self) -> None:
         """A backend that was away for too long leaves a message to who took it over, but a delivery counts."""

@@ -16,7 +16,7 @@ from relay.embedded.database import is_postgresql
 from relay.embedded.routes import table
 from relay.embedded.routes.carrier import Carrier, Desk
 from relay.embedded.routes.values import PostalRoute
-from relay.embedded.routes.ways import Way
+from relay.embedded.routes.ways import NotTaken, Way
 from relay.spool.crypto import Cipher
 from relay.spool.pacing import Pause
 
@@ -64,6 +64,19 @@ class Carriers:
     def down(self) -> set[str]:
         """The routes that count as down: only a probe is made now and then."""
         return {id for id, (_, carrier) in self._working.items() if carrier.breaker.open}
+
+    async def probe(self, route: PostalRoute) -> tuple[list[tuple[str, str]], str]:
+        """What is said when *route* is tried, ``">"`` by us and ``"<"`` by who takes messages there, and what is
+        wrong, ``""``: nothing.
+        """
+        said: list[tuple[str, str]] = []
+        way = self._way(route)
+        try:
+            if way is not None:
+                await way.probe(lambda who, line: said.append((who, line)))
+        except NotTaken as refused:
+            return said, refused.text
+        return said, ""
 
     async def stop(self, seconds: float) -> None:
         """Take nothing new, and let what is under way finish within *seconds*."""

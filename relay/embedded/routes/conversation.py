@@ -29,7 +29,7 @@ from twisted.python.failure import Failure as TwistedFailure
 
 from relay.embedded.routes.building import Built
 from relay.embedded.routes.values import Smarthost
-from relay.embedded.routes.ways import NotTaken
+from relay.embedded.routes.ways import Hear, NotTaken
 from relay.embedded.rules import storable
 from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
 
@@ -46,9 +46,6 @@ LONGEST = 4000
 
 #: Replies that are about us and the route, not about a message, although they are 5xx (RFC 4954 section 6).
 _OURS = frozenset([530, 534, 535, 538])
-
-#: Told of every line, ``">"`` ours or ``"<"`` theirs.
-Hear = Callable[[str, str], None]
 
 _REPLY = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _DOTS = re.compile(rb"^\.", re.MULTILINE)

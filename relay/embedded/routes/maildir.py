@@ -8,7 +8,7 @@ from pathlib import Path
 
 from relay.embedded.database import Executor
 from relay.embedded.routes.building import Built
-from relay.embedded.routes.ways import NotTaken
+from relay.embedded.routes.ways import Hear, NotTaken
 from relay.errors import Reason, TemporaryFailure
 
 
@@ -31,17 +31,39 @@ class Folder:
         try:
             await self._writing.run(partial(_deliver, self._path, message, f"{id}.smtp-relay"))
         except OSError as error:
-            text = f"{error.filename or self._path}: {error.strerror}"
-            raise NotTaken(TemporaryFailure(Reason.UNREACHABLE), text, f"maildir {self._path.name}") from None
+            raise self._problem(error) from None
         return f"stored as new/{id}.smtp-relay", f"maildir {self._path.name}"
+
+    async def probe(self, hear: Hear) -> None:
+        """See :class:`~relay.embedded.routes.ways.Way`: the folder is made, and a file in it, which is gone again."""
+        try:
+            await self._writing.run(partial(_try, self._path))
+        except OSError as error:
+            raise self._problem(error) from None
+        hear("<", f"{self._path} can be written")
+
+    def _problem(self, error: OSError) -> NotTaken:
+        text = f"{error.filename or self._path}: {error.strerror}"
+        return NotTaken(TemporaryFailure(Reason.UNREACHABLE), text, f"maildir {self._path.name}")
 
     async def close(self) -> None:
         """Nothing is open."""
 
 
-def _deliver(folder: Path, message: Built, name: str) -> None:
+def _make(folder: Path) -> None:
     for each in ("tmp", "new", "cur"):
         (folder / each).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _try(folder: Path) -> None:
+    _make(folder)
+    draft = folder / "tmp" / f"probe.{os.getpid()}"
+    draft.touch(mode=0o600)
+    draft.unlink()
+
+
+def _deliver(folder: Path, message: Built, name: str) -> None:
+    _make(folder)
     draft = folder / "tmp" / name
     head = f"Return-Path: <{message.sender}>\nDelivered-To: {message.recipient}\n".encode()
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:

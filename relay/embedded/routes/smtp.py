@@ -14,9 +14,9 @@ from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, TLSVersion, optionsForClientTLS, platformTrust, trustRootFromCertificates
 
 from relay.embedded.routes.building import Built
-from relay.embedded.routes.conversation import Conversation, Hear, Stage, unheard
+from relay.embedded.routes.conversation import Conversation, Stage, unheard
 from relay.embedded.routes.values import Smarthost
-from relay.embedded.routes.ways import NotTaken
+from relay.embedded.routes.ways import Hear, NotTaken
 from relay.errors import Reason, TemporaryFailure
 
 #: Seconds until a connection is made.
@@ -76,6 +76,11 @@ class Post:
                 if not conversation.stale:
                     raise
         return await self._on(await self.converse(), message)
+
+    async def probe(self, hear: Hear) -> None:
+        """See :class:`~relay.embedded.routes.ways.Way`: greeting, EHLO, STARTTLS and AUTH."""
+        conversation = await self.converse(hear)
+        conversation.quit()
 
     async def close(self) -> None:
         """Say good-bye on every connection."""

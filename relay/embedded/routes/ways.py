@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from relay.embedded.routes.building import Built
 from relay.errors import Failure
+
+#: Told of every line of a conversation: ``">"`` ours, ``"<"`` theirs.
+Hear = Callable[[str, str], None]
 
 
 class NotTaken(Exception):
@@ -41,6 +45,13 @@ class Way(Protocol):
 
         :param id: the message's public id, always the same for the same message.
         :raises NotTaken: it was not taken, or nobody knows.
+        """
+
+    async def probe(self, hear: Hear) -> None:
+        """Try whether messages would be taken, and send none.
+
+        :param hear: told of every line that is said, secrets left out.
+        :raises NotTaken: they would not.
         """
 
     async def close(self) -> None:

@@ -15,6 +15,9 @@ from relay.embedded.web.integrate import Integrate
 from relay.embedded.web.log import Log
 from relay.embedded.web.message import Message
 from relay.embedded.web.password import ChangePassword
+from relay.embedded.web.queue import Queue
+from relay.embedded.web.routes import Routes
+from relay.embedded.web.settings import Settings
 from relay.embedded.web.sign_in import SignIn, SignOut
 from relay.embedded.web.static_files import Static
 from relay.embedded.web.templates import Templates
@@ -44,11 +47,14 @@ TABLE = (
     Row("message", Message),
     Row("templates", Templates, "Templates", "account"),
     Row("integrate", Integrate, "Integrate", "account"),
+    Row("settings", Settings, "Settings", "account"),
     Row("sign-in", SignIn),
     Row("sign-out", SignOut),
     Row("password", ChangePassword),
     Row("admin/overview", Overview, "Overview", "admin"),
     Row("admin/accounts", Accounts, "Accounts", "admin"),
+    Row("admin/routes", Routes, "Routes", "admin"),
+    Row("admin/queue", Queue, "Queue", "admin"),
     Row("admin/leave", Leave),
 )
 

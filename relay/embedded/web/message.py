@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 import sqlalchemy as sa
 from attrs import frozen
 from twisted.web.server import Request
 
-from relay.embedded import store, transactions
+from relay.embedded import deliveries, store, transactions
 from relay.embedded.resource import Answer, argument
 from relay.embedded.routes.building import Outgoing, build
 from relay.embedded.rules import Refused
 from relay.embedded.store import Content, Entry, Event, Status
 from relay.embedded.transactions import Transaction
-from relay.embedded.web.frame import HEADERS, AccountPage, Viewer, html, tenant_of
+from relay.embedded.web.frame import HEADERS, AccountPage, Form, FormPage, Viewer, html, tenant_of
 from relay.embedded.web.preview import harmless
 from relay.errors import PermanentFailure
 from relay.values import Attachment
@@ -40,8 +41,8 @@ class _Found:
     files: tuple[Attachment, ...] = ()
 
 
-class Message(AccountPage):
-    """``/message/ID``, and below it ``preview``, the HTML itself, ``posted.json`` and ``message.eml``."""
+class Message(FormPage, AccountPage):
+    """``/message/ID``, and below it ``preview``, the HTML itself, ``posted.json``, ``message.eml`` and ``resend``."""
 
     async def of(self, viewer: Viewer, request: Request) -> Answer:
         id, *rest = [part.decode("ascii", "replace") for part in request.postpath or ()] or [""]
@@ -52,6 +53,17 @@ class Message(AccountPage):
         if show is None or found is None:
             raise Refused(404, "Not found", "There is no such message")
         return show(viewer, request, found)
+
+    async def submitted(self, viewer: Viewer, request: Request, form: Form) -> Answer:
+        """A POST to ``resend`` sends it again, as a message of its own."""
+        platform, tenant = self.frontend.platform, tenant_of(viewer)
+        id, *rest = [part.decode("ascii", "replace") for part in request.postpath or ()] or [""]
+        if rest != ["resend"]:
+            raise Refused(405, "Method not allowed", "Use GET or HEAD here", [("Allow", "GET, HEAD")])
+        again = partial(deliveries.resend, tenant=tenant, id=id, new_id=platform.new_id(), now=platform.now())
+        new, route = await platform.write(again)
+        platform.carriers.wake(route)
+        return self.see_other(request, f"/message/{new}", "Sent again: this is the new message.")
 
 
 def _find(connection: sa.Connection, account: int, id: str, with_files: bool) -> _Found | None:
@@ -82,7 +94,7 @@ def _shown(viewer: Viewer, request: Request, found: _Found) -> Answer:
         timeline=found.timeline,
         told=found.transaction,
         removed=[] if found.transaction is None else _removed(found.transaction),
-        resend=False,
+        resend=content is not None and entry.status != Status.REFUSED,
         open=entry.status in (Status.QUEUED, Status.DEFERRED),
         views=views,
         view=view,
