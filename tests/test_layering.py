@@ -138,6 +138,19 @@ class LayeringTests(SynchronousTestCase):
         ]
         self.assertEqual(found, [])
 
+    def test_treq(self) -> None:
+        """treq and Twisted's HTTP client, long to import, are for who hands in a client of their own alone."""
+        own = {"client.exchange", "client.agent"}
+        heavy = ("treq", "twisted.web.client", "twisted.web._newclient", *(f"relay.{each}" for each in own))
+        found = [
+            f"{dotted} {name}"
+            for dotted, _, tree in modules()
+            if dotted not in own
+            for _, name in imports(dotted, tree)
+            if name.startswith(heavy)
+        ]
+        self.assertEqual(found, ["client.request relay.client.exchange.ThroughTreq"])
+
     def test_the_check_sees(self) -> None:
         """The check finds an import in a function, a relative one, and one of a name out of a package."""
         tree = ast.parse(

@@ -106,8 +106,9 @@ class Handover:
         attempts = [_Attempt(each) for each in submissions]
         if self.policy.mode == "direct-first" and not self.is_down() and self._held < self.memory:
             await self._try(attempts)
-        if all(each.outcome is not None and each.outcome.failure is None for each in attempts):
-            return tuple(each.outcome for each in attempts if each.outcome is not None)
+        taken = [each.outcome for each in attempts if each.outcome is not None and each.outcome.failure is None]
+        if len(taken) == len(attempts):
+            return tuple(taken)
         return await self._spool(account, attempts)
 
     async def _try(self, attempts: Sequence[_Attempt]) -> None:
