@@ -97,6 +97,7 @@ def makeService(options: Options) -> RelayService:
     _check_files(twistd)
     _write_anything()
     _count_steadily()
+    _look_seldom()
     try:
         made = service.makeService(options.configuration)
     except ConfigError as error:
@@ -130,6 +131,16 @@ def _count_steadily() -> None:
     untyped: Any = reactor
     if not untyped.getDelayedCalls():
         untyped.seconds = time.monotonic
+
+
+def _look_seldom() -> None:
+    """Look for garbage seldom, once everything is there."""
+    from twisted.internet import reactor
+
+    from relay.operate.garbage import look_seldom
+
+    untyped: Any = reactor
+    untyped.callWhenRunning(look_seldom)
 
 
 def _write_anything() -> None:

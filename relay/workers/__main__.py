@@ -16,6 +16,7 @@ def main() -> int:
     """Be a worker; the exit code."""
     from twisted.internet import reactor, stdio
 
+    from relay.operate.garbage import look_seldom
     from relay.workers.channel import FROM_PARENT, TO_PARENT
     from relay.workers.worker import Worker
 
@@ -25,6 +26,7 @@ def main() -> int:
     standard_io: Any = stdio.StandardIO  # whose stub knows no arguments
     standard_io(worker, FROM_PARENT, TO_PARENT, reactor)
     untyped.callWhenRunning(signal.signal, signal.SIGTERM, lambda number, frame: untyped.callFromThread(worker.stop))
+    untyped.callWhenRunning(look_seldom)
     untyped.run()
     return worker.code
 
