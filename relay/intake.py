@@ -165,9 +165,9 @@ class Intake(MultiService):
         self._seat = seat
         self._reactor = reactor
         self._listeners: Sequence[Listener] = ()
-        self._factory: SubmissionFactory | None = None
-        self._keys: Keys | None = None
-        self._spool: SpoolService | None = None
+        self.factory: SubmissionFactory | None = None
+        self.keys: Keys | None = None
+        self.spool: SpoolService | None = None
         self._webhook_client: Pool | None = None
         self._reports: Reports | None = None
         self._breakers: dict[str, str] = {}
@@ -193,16 +193,16 @@ class Intake(MultiService):
         config, reactor = self.config, self._reactor
         certificates = self._certificates = self._certificates or tls.Certificates(*certificate_paths(config), reactor)
         platforms = self._make_platforms(config.backend or ((internal.url,) if internal else ()))
-        keys = self._keys = Keys(platforms.ping, config.auth, reactor)
-        spool = self._spool = self._open_spool(platforms, keys, make_thread(reactor))
+        keys = self.keys = Keys(platforms.ping, config.auth, reactor)
+        spool = self.spool = self._open_spool(platforms, keys, make_thread(reactor))
         record = self._recorder(internal)
         pipeline = make_pipeline(config, platforms, keys, record, deliver=spool.deliver, ledger=spool.ledger)
-        self._factory = make_factory(
+        self.factory = make_factory(
             config, pipeline, keys, clock=reactor, tls=certificates.current, observer=self.metrics
         )
         self._listeners = listeners
         for listener in listeners:
-            listener.serve(self._factory)
+            listener.serve(self.factory)
         self.readiness = health.Readiness(platforms.reachable, reactor)
         self.readiness.listening = True
         self.metrics.watch_certificate(lambda: certificates.not_after)
@@ -229,8 +229,8 @@ class Intake(MultiService):
         def changed(name: str, state: State) -> None:
             self._breakers[name] = state.value
             self.metrics.breaker_changed(name, state.value)
-            if self._spool is not None:
-                self._spool.wake()
+            if self.spool is not None:
+                self.spool.wake()
 
         backends = [
             Backend(url, self._client, policy=config.platform, clock=clock, answered=self.metrics.backend_answered)
@@ -273,8 +273,8 @@ class Intake(MultiService):
 
     def forget_digest(self, digest: bytes) -> None:
         """The platform does not know the key with this digest any more."""
-        if self._keys is not None:
-            self._keys.forget_digest(digest)
+        if self.keys is not None:
+            self.keys.forget_digest(digest)
 
     async def missing(self) -> Mapping[str, str]:
         """What is missing to take mail, by name; empty when ready."""
@@ -290,8 +290,8 @@ class Intake(MultiService):
 
     async def free(self, owner: str) -> None:
         """Post what another process had under way, which is gone."""
-        if self._spool is not None:
-            await self._spool.free(owner)
+        if self.spool is not None:
+            await self.spool.free(owner)
 
     # --- stopping
 
@@ -299,12 +299,12 @@ class Intake(MultiService):
         """Take no new connections, and wait until those that there are have ended."""
         for listener in self._listeners:
             await listener.stop()
-        if self._factory is not None:
-            await self._factory.emptied()
+        if self.factory is not None:
+            await self.factory.emptied()
 
     async def refuse(self) -> None:
         """Take no new connections from now on: all is to end."""
-        if self._factory is not None:
+        if self.factory is not None:
             self.readiness.stopping = True
         for listener in self._listeners:
             await listener.stop()
@@ -312,11 +312,11 @@ class Intake(MultiService):
     async def drain(self) -> bool:
         """Let the sessions and the postings finish; whether the spool answered."""
         answers = True
-        if self._factory is not None:
-            await self._finish_sessions(self._factory)
-        if self._spool is not None:
+        if self.factory is not None:
+            await self._finish_sessions(self.factory)
+        if self.spool is not None:
             seconds = self.config.limits.drain
-            answers = await within(self._reactor, seconds + CLOSING, self._spool.stop(seconds))
+            answers = await within(self._reactor, seconds + CLOSING, self.spool.stop(seconds))
         if self._reports is not None:
             await within(self._reactor, _REPORTING, self._reports.stop())
         self._client.close()
@@ -326,15 +326,15 @@ class Intake(MultiService):
 
     async def close(self) -> None:
         """Let go of the spool, when the service has stopped."""
-        if self._spool is not None:
-            await self._spool.close()
+        if self.spool is not None:
+            await self.spool.close()
 
     async def _finish_sessions(self, factory: SubmissionFactory) -> None:
         """Let the sessions finish; shortly before they are cut off, what they wait for is spooled."""
         seconds = self.config.limits.drain
         late = None
-        if self._spool is not None:
-            late = self._reactor.callLater(seconds - min(seconds / 2, _SPOOLING), self._spool.hurry)
+        if self.spool is not None:
+            late = self._reactor.callLater(seconds - min(seconds / 2, _SPOOLING), self.spool.hurry)
         await factory.drain()
         if late is not None and late.active():
             late.cancel()

@@ -48,13 +48,21 @@ class _Recent(OrderedDict[Any, Any]):
             self.popitem(last=False)
 
 
+def _nobody(*_: object) -> None:
+    """Told of something that concerns no other process."""
+
+
 class Penalties:
-    """Counts failures of an address and of a key; each one slows the next attempt of either, wherever it comes from."""
+    """Counts failures of an address and of a key; each one slows the next attempt of either, wherever it comes from.
+
+    :ivar added: told of the sources of each failure.
+    """
 
     def __init__(self, policy: Auth, clock: IReactorTime) -> None:
         self._policy = policy
         self._clock = clock
         self._failures = _Recent(policy.cache_size)
+        self.added: Callable[..., None] = _nobody
 
     def delay(self, *sources: object) -> float:
         """Seconds that the next attempt of any of *sources* has to wait."""
@@ -65,6 +73,11 @@ class Penalties:
 
     def add(self, *sources: object) -> None:
         """An attempt of *sources* failed."""
+        self.count(*sources)
+        self.added(*sources)
+
+    def count(self, *sources: object) -> None:
+        """An attempt of *sources* failed, here or in another process."""
         for source in sources:
             self._failures.put(source, (self._count(source) + 1, self._clock.seconds()))
 
@@ -77,13 +90,15 @@ class Keys:
     """Who is behind an API key.  Keys are remembered by their SHA-256 only.
 
     :param ask: the platform's ping.
+    :ivar forgotten: told of the digest of a key that the platform has refused.
     """
 
     def __init__(self, ask: Ask, policy: Auth, clock: IReactorTime) -> None:
         self._ask = ask
         self._policy = policy
         self._clock = clock
-        self._penalties = Penalties(policy, clock)
+        self.penalties = Penalties(policy, clock)
+        self.forgotten: Callable[[bytes], None] = _nobody
         self._accepted = _Recent(policy.cache_size)  # digest -> (account, when)
         self._refused = _Recent(policy.cache_size)  # digest -> when
         self._asking: dict[bytes, list[Deferred[Account]]] = {}
@@ -126,7 +141,9 @@ class Keys:
 
     def forget(self, key: str) -> None:
         """The platform has refused *key*: ask again when it comes next."""
-        self.forget_digest(key_digest(key))
+        digest = key_digest(key)
+        self.forget_digest(digest)
+        self.forgotten(digest)
 
     def forget_digest(self, digest: bytes) -> None:
         """Forget the key that :func:`~relay.values.key_digest` gives *digest* for."""
@@ -136,12 +153,12 @@ class Keys:
         return when is not None and self._clock.seconds() - when < seconds
 
     async def _slow_down(self, peer: str, digest: bytes) -> None:
-        delay = self._penalties.delay(peer, digest)
+        delay = self.penalties.delay(peer, digest)
         if delay:
             await deferLater(self._clock, delay)
 
     def _refuse(self, peer: str, digest: bytes, key: str) -> PermanentFailure:
-        self._penalties.add(peer, digest)
+        self.penalties.add(peer, digest)
         log.warn("API key {key} from {peer} refused", key=key_prefix(key), peer=peer)
         return PermanentFailure(Reason.BAD_KEY)
 

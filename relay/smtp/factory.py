@@ -93,7 +93,7 @@ class SubmissionFactory(ServerFactory):
         self.rate = Rate(limits.messages_per_minute, clock.seconds)
         self.deadlines = Deadlines(clock)
         self.draining = False
-        self._connections = Connections(limits.connections, limits.connections_per_address)
+        self.connections = Connections(limits.connections, limits.connections_per_address)
         self._sessions: set[LineLayer] = set()
         self._drained: Deferred[None] | None = None
         self._emptied: list[Deferred[None]] = []
@@ -105,7 +105,7 @@ class SubmissionFactory(ServerFactory):
     def opened(self, session: LineLayer, address: str) -> TemporaryFailure | None:
         """Count a connection; why it is turned away, or None."""
         self._sessions.add(session)
-        refusal = self._connections.add(address)
+        refusal = self.connections.add(address)
         if self.draining:
             refusal = TemporaryFailure(Reason.SHUTDOWN)
         if refusal is None:
@@ -117,7 +117,7 @@ class SubmissionFactory(ServerFactory):
     def closed(self, session: LineLayer, address: str, turned_away: bool) -> None:
         """A counted connection has ended."""
         self._sessions.discard(session)
-        self._connections.remove(address)
+        self.connections.remove(address)
         if not turned_away:
             self.observer.session_closed()
         self._check_drained()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from relay.errors import Reason, TemporaryFailure
+
+
+def _nobody(_: str) -> None:
+    """Told of something that concerns no other process."""
 
 
 class Connections:
@@ -15,6 +19,7 @@ class Connections:
 
     :param most: most connections at a time.
     :param most_per_address: most connections at a time from one address.
+    :ivar changed: told of an address when its count changes.
     """
 
     def __init__(self, most: int, most_per_address: int) -> None:
@@ -22,14 +27,30 @@ class Connections:
         self._most_per_address = most_per_address
         self._by_address: Counter[str] = Counter()
         self.total = 0
+        self._elsewhere: Counter[str] = Counter()
+        self._total_elsewhere = 0
+        self.changed: Callable[[str], None] = _nobody
+
+    @property
+    def by_address(self) -> Mapping[str, int]:
+        """How many each address has."""
+        return self._by_address
+
+    def count_elsewhere(self, address: str, more: int) -> None:
+        """Other processes of this relay have *more* connections from an address than before, or less."""
+        self._total_elsewhere += more
+        self._elsewhere[address] += more
+        if not self._elsewhere[address]:
+            del self._elsewhere[address]
 
     def add(self, address: str) -> TemporaryFailure | None:
         """Count a connection, which :meth:`remove` ends in either case; why it is refused, or None."""
         self.total += 1
         self._by_address[address] += 1
-        if self._by_address[address] > self._most_per_address:
+        self.changed(address)
+        if self._by_address[address] + self._elsewhere[address] > self._most_per_address:
             return TemporaryFailure(Reason.ABUSE, "Too many connections from your address, try again later")
-        if self.total > self._most:
+        if self.total + self._total_elsewhere > self._most:
             return TemporaryFailure(Reason.SHUTDOWN, "Too many connections, try again later")
         return None
 
@@ -39,6 +60,7 @@ class Connections:
         self._by_address[address] -= 1
         if not self._by_address[address]:
             del self._by_address[address]
+        self.changed(address)
 
 
 class Memory:
@@ -69,6 +91,7 @@ class Rate:
 
     :param clock: seconds.
     :param most: senders remembered; the one unseen for longest is forgotten first.
+    :ivar counted: told of each sender whose message was counted.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float], most: int = 10_000) -> None:
@@ -76,19 +99,34 @@ class Rate:
         self._clock = clock
         self._most = most
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self.counted: Callable[[str], None] = _nobody
 
     def take(self, sender: str) -> bool:
         """Count one message of *sender*; False when it is one too many."""
         if not self._per_minute:
             return True
+        tokens = self._tokens(sender)
+        allowed = tokens >= 1
+        self._put(sender, tokens - 1 if allowed else tokens)
+        if allowed:
+            self.counted(sender)
+        return allowed
+
+    def count_elsewhere(self, sender: str, messages: int) -> None:
+        """So many messages of *sender* came to other processes: what is too many is missing afterwards."""
+        if self._per_minute:
+            self._put(sender, max(self._tokens(sender) - messages, -float(self._per_minute)))
+
+    def _tokens(self, sender: str) -> float:
+        """How many messages *sender* has left now."""
         now = self._clock()
         tokens, last = self._buckets.pop(sender, (float(self._per_minute), now))
-        tokens = min(float(self._per_minute), tokens + (now - last) * self._per_minute / 60)
-        allowed = tokens >= 1
-        self._buckets[sender] = (tokens - 1 if allowed else tokens, now)
+        return min(float(self._per_minute), tokens + (now - last) * self._per_minute / 60)
+
+    def _put(self, sender: str, tokens: float) -> None:
+        self._buckets[sender] = (tokens, self._clock())
         if len(self._buckets) > self._most:
             self._buckets.popitem(last=False)
-        return allowed
 
 
 def peer_address(peer: object) -> str:

@@ -75,6 +75,7 @@ class Claim:
     taken: frozenset[str] = frozenset()
     known: bool = False
     ended: bool = False
+    looked_up: bool = False
     _fingerprint: bytes | None = field(default=None, init=False)
 
     @property
@@ -124,11 +125,27 @@ class _UnderWay:
     waiting: list[Deferred[None]] = field(factory=list)
 
 
+@define(eq=False)
+class _Elsewhere:
+    """The processes in which a message is under way, and repetitions of it that wait here."""
+
+    processes: set[int] = field(factory=set)
+    waiting: list[Deferred[None]] = field(factory=list)
+
+
+def _nobody(*_: object) -> None:
+    """Told of something that concerns no other process."""
+
+
 class Ledger:
     """What is remembered, and what is under way for clients that have left.
 
     :param keep: seconds for which *memory* does, and so do we what it does not take.
     :param monotonic: in seconds.
+    :ivar left: told of a fingerprint when its message is under way for a client that has left, or has an
+        idempotency key: repetitions that come to other processes are to wait.
+    :ivar ended: told of it when they need not wait any longer.
+    :ivar remembered: called when there is something new to recall.
     """
 
     def __init__(
@@ -144,6 +161,10 @@ class Ledger:
         self._under_way: dict[bytes, _UnderWay] = {}  # by fingerprint
         # What the store did not take, and until when it counts; the next to end first.
         self._unwritten: OrderedDict[bytes, tuple[float, Remembered]] = OrderedDict()
+        self._elsewhere: dict[bytes, _Elsewhere] = {}  # by fingerprint
+        self.left: Callable[[bytes], None] = _nobody
+        self.ended: Callable[[bytes], None] = _nobody
+        self.remembered: Callable[[], None] = _nobody
 
     async def begin(
         self, envelope: Envelope, account: Account, message: Message, content: bytes, presence: Presence
@@ -158,11 +179,14 @@ class Ledger:
             presence.when_gone(lambda: self._let_repetitions_wait(claim))
         remembered = await self._has_memories()
         try:
-            if explicit is not None or remembered or self._under_way or self._unwritten:
+            if explicit is not None or remembered or self._under_way or self._unwritten or self._elsewhere:
                 await self._look_up(claim)
+            claim.looked_up = True
+            self._announce(claim)
             if explicit is not None and not claim.known:
                 # After a crash it is delivered under the same id.
                 await self._memory.remember(Remembered(explicit, claim.id))
+                self.remembered()
         except Exception:
             claim.ended = True
             self._release(claim)
@@ -189,16 +213,58 @@ class Ledger:
         entries = [Remembered(each.fingerprint, each.id, tuple(sorted(each.taken))) for each in self._begun.values()]
         await gatherResults([Deferred.fromCoroutine(self._remember(each)) for each in entries])
 
+    # --- other processes
+
+    @property
+    def under_way(self) -> list[bytes]:
+        """What :attr:`left` was told of and :attr:`ended` was not."""
+        return [fingerprint for fingerprint, each in self._under_way.items() if each.claim.looked_up]
+
+    def left_elsewhere(self, process: int, fingerprint: bytes) -> None:
+        """A message is under way in another process, whose client has left."""
+        self._elsewhere.setdefault(fingerprint, _Elsewhere()).processes.add(process)
+
+    def ended_elsewhere(self, process: int, fingerprint: bytes) -> None:
+        """It is not any more."""
+        entry = self._elsewhere.get(fingerprint)
+        if entry is None:
+            return
+        entry.processes.discard(process)
+        if not entry.processes:
+            del self._elsewhere[fingerprint]
+            for waiter in entry.waiting:
+                waiter.callback(None)
+
+    def process_gone(self, process: int) -> None:
+        """Nothing is under way in that process any more."""
+        for fingerprint in list(self._elsewhere):
+            self.ended_elsewhere(process, fingerprint)
+
+    def _announce(self, claim: Claim) -> None:
+        """Let repetitions in other processes wait, where they wait in this one.
+
+        Whoever still looks up is not announced: two processes would wait for each other.
+        """
+        if self._under_way and claim.looked_up:
+            under_way = self._under_way.get(claim.fingerprint)
+            if under_way is not None and under_way.claim is claim:
+                self.left(claim.fingerprint)
+
+    # --- one message
+
     def _let_repetitions_wait(self, claim: Claim) -> None:
         """The client of a message under way has left: its repetition has to wait for what becomes of it."""
         if not claim.ended:
             self._under_way.setdefault(claim.fingerprint, _UnderWay(claim))
+            self._announce(claim)
 
     def _release(self, claim: Claim) -> None:
         if self._under_way:
             under_way = self._under_way.get(claim.fingerprint)
             if under_way is not None and under_way.claim is claim:
                 del self._under_way[claim.fingerprint]
+                if claim.looked_up:
+                    self.ended(claim.fingerprint)
                 for waiter in under_way.waiting:
                     waiter.callback(None)
 
@@ -209,9 +275,9 @@ class Ledger:
             return False
 
     async def _look_up(self, claim: Claim) -> None:
-        while (before := self._under_way.get(claim.fingerprint)) is not None and before.claim is not claim:
+        while (waiting := self._before(claim)) is not None:
             waiter: Deferred[None] = Deferred()
-            before.waiting.append(waiter)
+            waiting.append(waiter)
             await waiter
         if claim.explicit is not None or claim.presence.gone:
             # Before anything is awaited: a repetition that comes meanwhile must not be looked up beside it.
@@ -229,6 +295,14 @@ class Ledger:
             claim.known = True
             claim.id = entry.id
             claim.taken = frozenset(entry.recipients)
+
+    def _before(self, claim: Claim) -> list[Deferred[None]] | None:
+        """Those that wait for a message which *claim* repeats and which is under way; None: there is none."""
+        here = self._under_way.get(claim.fingerprint)
+        if here is not None and here.claim is not claim:
+            return here.waiting
+        elsewhere = self._elsewhere.get(claim.fingerprint)
+        return elsewhere.waiting if elsewhere is not None else None
 
     async def _note(self, claim: Claim, outcomes: Sequence[Outcome], failure: Failure | None) -> None:
         taken = claim.taken.union(outcome.recipient for outcome in outcomes if outcome.failure is None)
@@ -252,6 +326,7 @@ class Ledger:
                 self._unwritten.popitem(last=False)
         else:
             self._unwritten.pop(entry.fingerprint, None)
+            self.remembered()
 
     async def _forget(self, fingerprint: bytes) -> None:
         self._unwritten.pop(fingerprint, None)

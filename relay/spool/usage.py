@@ -16,7 +16,7 @@ from relay.spool.writer import Transaction
 #: Of the writer's time, at most this part goes into counting.
 SHARE = 0.01
 
-#: The counts of a database that others use too are at most so old, in seconds, unless counting takes long.
+#: The counts of a server that others use too are at most so old, in seconds, unless counting takes long.
 FRESH = 1.0
 
 #: So often, in seconds, we look whether the command line has changed a file of ours.
@@ -64,16 +64,18 @@ class Usage:
         started = self._monotonic()
         if self._changes is not None and started < self._next:
             return
-        changes = transaction.database.changes(transaction.connection)
-        if changes == self._changes and not transaction.database.served:
-            self._next = started + LOOK
+        database = transaction.database
+        # A server is not asked without need; that another process has changed a shared file is seen at once.
+        fresh = FRESH if database.served else 0.0 if database.shared else LOOK
+        changes = database.changes(transaction.connection)
+        if changes == self._changes and not database.served:
+            self._next = started + fresh
             return
         self._changes = changes
         # As they were before this transaction; what it changes is added when it is committed.
         self.rows = int(transaction.connection.execute(_rows).scalar_one()) - transaction.rows
         self.octets = int(transaction.connection.execute(_octets).scalar_one()) - transaction.octets
         ended = self._monotonic()
-        fresh = FRESH if transaction.database.shared else LOOK
         self._next = ended + max(fresh, (ended - started) / SHARE)
 
     def forget(self) -> None:

@@ -138,10 +138,24 @@ class Worker(Protocol):
             self._leave(1)
             return
         self._intake = intake
-        self._sharing = Sharing(intake, self.tell, self._reactor)
+        self._sharing = self._share(intake)
         start: Any = intake  # untyped in Twisted
         start.startService()
         self.tell("ready")
+
+    def _share(self, intake: Intake) -> Sharing:
+        """Connect *intake* with those of the other workers."""
+        factory, keys, spool = intake.factory, intake.keys, intake.spool
+        assert factory is not None and keys is not None and spool is not None
+        return Sharing(
+            partial(self.tell, "tell"),
+            self._reactor,
+            connections=factory.connections,
+            rate=factory.rate,
+            keys=keys,
+            ledger=spool.ledger,
+            expect_memories=spool.store.expect_memories,
+        )
 
     def _observer(self, config: Config, inherits_output: bool) -> ILogObserver:
         if not inherits_output:

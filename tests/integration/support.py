@@ -103,6 +103,13 @@ class Relay:
         return self.process.pid
 
     @property
+    def workers(self) -> list[int]:
+        """The process ids of its workers."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        named = {int(each): Path(f"/proc/{each}/cmdline").read_bytes() for each in children}
+        return [pid for pid, words in named.items() if b"relay.workers" in words]
+
+    @property
     def ports(self) -> list[int]:
         """The ports of all SMTP listeners."""
         return [int(each) for each in re.findall(r"listening smtp \S*:(\d+) ", self.output)]

@@ -342,8 +342,9 @@ class DirectPathTests(SpoolCase):
     def traced(self, relay: Relay, work: Callable[[], None]) -> list[str]:
         """The system calls of *relay* during *work* that write to its files."""
         trace = self.folder / "trace"
+        processes = [word for pid in (relay.pid, *relay.workers) for word in ("-p", str(pid))]
         tracing = subprocess.Popen(
-            ["strace", "-f", "-y", "-p", str(relay.pid), "-o", str(trace), "-e", f"trace={WRITES}"],
+            ["strace", "-f", "-y", *processes, "-o", str(trace), "-e", f"trace={WRITES}"],
             stderr=subprocess.PIPE,
             text=True,
         )

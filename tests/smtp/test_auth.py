@@ -429,7 +429,7 @@ class KeysTests(SynchronousTestCase):
         self.account()
         self.assertEqual(self.platform.pings, 101)
         self.assertLessEqual(len(self.keys._refused), 10)
-        self.assertLessEqual(len(self.keys._penalties._failures), 10)
+        self.assertLessEqual(len(self.keys.penalties._failures), 10)
 
     def test_keys_are_not_kept(self) -> None:
         """Keys are remembered by their SHA-256, not as they are."""

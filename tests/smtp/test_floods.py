@@ -219,8 +219,8 @@ class ConnectionTests(SessionCase):
         self.dialogue()
         for _ in range(10_000):
             self.another("192.0.2.1").leave()
-        self.assertEqual(self.factory._connections.total, 1)
-        self.assertEqual(dict(self.factory._connections._by_address), {"127.0.0.1": 1})
+        self.assertEqual(self.factory.connections.total, 1)
+        self.assertEqual(dict(self.factory.connections._by_address), {"127.0.0.1": 1})
 
 
 class DrainTests(SessionCase):

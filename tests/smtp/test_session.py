@@ -635,7 +635,7 @@ class OwnDeliveryTests(SessionCase):
         dialogue.leave()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertTrue(all(each.lost for each in delivery.messages))
-        self.assertEqual(self.factory._connections.total, 0)
+        self.assertEqual(self.factory.connections.total, 0)
 
     def test_message_that_cannot_be_made(self) -> None:
         """When one of several messages cannot be made DATA is 451, and those that were made are dropped."""
@@ -657,7 +657,7 @@ class OwnDeliveryTests(SessionCase):
         dialogue.session._onLogout = logout
         dialogue.leave()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-        self.assertEqual(self.factory._connections.total, 0)
+        self.assertEqual(self.factory.connections.total, 0)
 
     def test_refused_recipient(self) -> None:
         """A recipient that the delivery refuses is answered with its code."""
