@@ -413,6 +413,45 @@ class MessageTests(PagesCase):
                 text = self.page(f"/message/{reply.json['id']}?view=json").text
                 self.assertLess(len(text), 1_200_000)
 
+    def test_resend(self) -> None:
+        """A message is sent again as a new one, and each leads to the other; a refused one has no such button."""
+        self.assertIn(f'action="{self.path}/resend"', self.page(self.path).text)
+        reply = self.looks.post(f"{self.path}/resend", page=self.path)
+        new = reply.headers["location"]
+        self.assertNotEqual(new, self.path)
+        text = self.page(new).text
+        self.assertIn(f'href="{self.path}"', text)
+        self.assertIn("Sent again", text)
+        self.assertIn(f'href="{new}"', self.page(self.path).text)
+        self.assertEqual(self.page(f"{new}/preview").text, "<p>Hi Zoë</p>")
+        self.post({**MESSAGE, "route": "nope"})
+        refused = f"/message/{self.logged('?status=refused')[0]['id']}"
+        self.assertNotIn("/resend", self.page(refused).text)
+        self.assertEqual(self.looks.post(f"{refused}/resend", page=self.path).status, 409)
+
+    def test_variables(self) -> None:
+        """The variables are shown where there are some."""
+        self.assertIn("&#34;Zoë&#34;", self.page(f"{self.path}?view=variables").text)
+        plain = self.page(f"/message/{self.sent()}?view=variables").text
+        self.assertNotIn("Variables", plain)
+        self.assertEqual(len(Elements(plain)["iframe"]), 1)
+
+    def test_raw(self) -> None:
+        """The message can be downloaded as its route sends it."""
+        reply = self.page(f"{self.path}/message.eml")
+        self.assertEqual(reply.headers["content-type"], "message/rfc822")
+        self.assertIn(b"Subject: Hello", reply.body)
+        self.assertIn("attachment", reply.headers["content-disposition"])
+
+    def test_gone(self) -> None:
+        """Of a message whose content is no longer kept the page shows the rest, and says so."""
+        self.change(lambda connection: connection.execute(sa.delete(schema.contents)))
+        text = self.page(self.path).text
+        self.assertIn("no longer kept", text)
+        self.assertIn("jane@example.org", text)
+        self.page(f"{self.path}/preview", 410)
+        self.page(f"{self.path}/posted.json", 410)
+
     def test_method(self) -> None:
         """The pages are read, never written."""
         reply = self.looks.post(self.path)

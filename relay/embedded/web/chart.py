@@ -56,7 +56,8 @@ class Chart:
     :ivar step: width of a step.
     :ivar width: of a bar.
     :ivar top: the number at the upper end of the scale.
-    :ivar labels: times along the lower edge, evenly spread.
+    :ivar labels: of each step what stands below it, mostly ``""``.
+    :ivar every: how many steps there are from one of them to the next.
     :ivar summary: what it shows in a sentence.
     """
 
@@ -65,6 +66,7 @@ class Chart:
     width: float
     top: int
     labels: tuple[str, ...]
+    every: int
     summary: str
 
 
@@ -79,9 +81,9 @@ def chart(period: Period, steps: Sequence[tuple[float, Counts]]) -> Chart:
         left = number * step
         bars.append(Bar(left, left + step * (1 - _BAR) / 2, _parts(counts, top), label, title, counts))
     every = -(-len(bars) // _LABELS) or 1
-    labels = tuple(bar.label for bar in bars[::every])
+    labels = tuple(bar.label if number % every == 0 else "" for number, bar in enumerate(bars))
     total = sum(counts.all for _, counts in steps)
-    return Chart(tuple(bars), step, step * _BAR, top, labels, f"{total} messages in {len(bars)} steps of time")
+    return Chart(tuple(bars), step, step * _BAR, top, labels, every, f"{total} messages in {len(bars)} steps of time")
 
 
 def _parts(counts: Counts, top: int) -> tuple[Part, ...]:
@@ -109,8 +111,10 @@ def _label(begin: float, period: Period) -> str:
 
 
 def _round_up(number: int) -> int:
-    """The scale's end: 1, 2 or 5 times a power of ten, or their like, above *number*."""
+    """The scale's end: an even number of few digits, not below *number*."""
     power = 1
-    while number > 10 * power:
+    while number > 100 * power:
         power *= 10
-    return next(first * power for first in (1, 2, 4, 6, 8, 10) if first * power >= number)
+    return next(
+        first * power for first in (2, 4, 6, 8, 10, 12, 16, 20, 30, 40, 50, 60, 80, 100) if first * power >= number
+    )
