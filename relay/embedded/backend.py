@@ -25,6 +25,7 @@ from relay.embedded.opening import KEY_FILE, open_store
 from relay.embedded.passwords import THREADS, Passwords
 from relay.embedded.render import Renderer
 from relay.embedded.resource import LARGEST_REQUEST, site
+from relay.embedded.retention import Retention
 from relay.embedded.routes.carrier import Desk
 from relay.embedded.routes.carriers import Carriers
 from relay.embedded.routes.maildir import Folder
@@ -78,6 +79,7 @@ class Backend:
     _cookies: Cookies = field(repr=False)
     _policy: Embedded = field(repr=False)
     _live: Live = field(repr=False)
+    _retention: Retention = field(repr=False)
     _stop_rendering: Callable[[], Deferred[None]] = field(repr=False)
     _reactor: Any = field(repr=False)
     hint: Hint = field(factory=Hint)
@@ -134,6 +136,8 @@ class Backend:
             lambda account: database.look(partial(newest, account=account)), reactor, shared=bool(policy.database)
         )
         database.on_commit = live.changed
+        retention = Retention(database, policy, now, reactor)
+        retention.start()
         return cls(
             api_key=opened.key,
             key_file=data / KEY_FILE,
@@ -144,6 +148,7 @@ class Backend:
             cookies=Cookies(secret, secure=policy.public_url.startswith("https:")),
             policy=policy,
             live=live,
+            retention=retention,
             stop_rendering=renderer.stop,
             reactor=reactor,
             hint=Hint(key_file=data / KEY_FILE),
@@ -204,6 +209,7 @@ class Backend:
     async def _close(self) -> None:
         self._platform.keys.stop()
         self._live.stop()
+        self._retention.stop()
         await self._platform.carriers.stop(DRAIN)
         await self._stop_rendering()
         await self._platform.database.close()

@@ -85,6 +85,8 @@ class Log(AccountPage):
             hint=hint,
             key_file=hint.key_file,
             swaks=hint.swaks(),
+            kept=kept(self.frontend.policy.keep_log),
+            content_kept=kept(self.frontend.policy.keep_content),
         )
 
 
@@ -92,6 +94,15 @@ def url(given: dict[str, str], path: str = "/log") -> str:
     """The address of *path* with the filters *given*; ``""`` leaves one out."""
     query = urlencode({name: value for name, value in given.items() if value})
     return f"{path}?{query}" if query else path
+
+
+def kept(seconds: float) -> str:
+    """How long something is kept, in words; ``""`` is for ever."""
+    for size, name in ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
+        if seconds >= size:
+            number = round(seconds / size)
+            return f"{number} {name}" if number == 1 else f"{number} {name}s"
+    return ""
 
 
 def _field(seconds: float | None) -> str:

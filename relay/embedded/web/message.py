@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 
+import attrs
 import sqlalchemy as sa
 from attrs import frozen
 from twisted.web.server import Request
@@ -20,6 +21,7 @@ from relay.embedded.rules import Refused
 from relay.embedded.store import Content, Entry, Event, Status
 from relay.embedded.transactions import Transaction
 from relay.embedded.web.frame import HEADERS, AccountPage, Form, FormPage, Viewer, html, tenant_of
+from relay.embedded.web.log import kept
 from relay.embedded.web.preview import harmless
 from relay.errors import PermanentFailure
 from relay.values import Attachment
@@ -39,6 +41,7 @@ class _Found:
     timeline: list[Event]
     transaction: Transaction | None
     files: tuple[Attachment, ...] = ()
+    content_kept: str = ""
 
 
 class Message(FormPage, AccountPage):
@@ -52,7 +55,7 @@ class Message(FormPage, AccountPage):
         found = await self.frontend.platform.look(lambda connection: _find(connection, account, id, with_files))
         if show is None or found is None:
             raise Refused(404, "Not found", "There is no such message")
-        return show(viewer, request, found)
+        return show(viewer, request, attrs.evolve(found, content_kept=kept(self.frontend.policy.keep_content)))
 
     async def submitted(self, viewer: Viewer, request: Request, form: Form) -> Answer:
         """A POST to ``resend`` sends it again, as a message of its own."""
@@ -91,6 +94,7 @@ def _shown(viewer: Viewer, request: Request, found: _Found) -> Answer:
         entry=entry,
         facts=_facts(entry),
         content=content,
+        content_kept=found.content_kept,
         timeline=found.timeline,
         told=found.transaction,
         removed=[] if found.transaction is None else _removed(found.transaction),
