@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from attrs import frozen
 
-from relay.embedded.schema import account_routes, accounts, api_keys, inserted, revocations, routes
+from relay.embedded.schema import account_routes, accounts, api_keys, inserted, revocations, routes, users
 from relay.values import Account, Route
 
 #: The route that stores what it would send.
@@ -42,12 +42,21 @@ class Tenant:
 
 @frozen
 class Row:
-    """An account in the administrators' list."""
+    """An account in a list.
+
+    :ivar disabled: since when its key and its users are refused, None where they are not.
+    :ivar prefix: the beginning of its API key, ``""`` where it has none.
+    :ivar used: when the key was used last, None before the first time.
+    :ivar users: how many it has.
+    """
 
     id: int
     name: str
     created: float
     disabled: float | None
+    prefix: str
+    used: float | None
+    users: int
 
 
 def by_id(connection: sa.Connection, id: int) -> Tenant | None:
@@ -58,9 +67,24 @@ def by_id(connection: sa.Connection, id: int) -> Tenant | None:
 
 def listed(connection: sa.Connection) -> list[Row]:
     """Every account by name."""
+    return _rows(connection, sa.true())
+
+
+def row(connection: sa.Connection, id: int) -> Row | None:
+    """One account, as in the list."""
+    return next(iter(_rows(connection, accounts.c.id == id)), None)
+
+
+def _rows(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Row]:
+    held = sa.select(sa.func.count()).where(users.c.account == accounts.c.id).correlate(accounts).scalar_subquery()
     columns = (accounts.c.id, accounts.c.name, accounts.c.created, accounts.c.disabled)
-    found = connection.execute(sa.select(*columns).order_by(sa.func.lower(accounts.c.name), accounts.c.id))
-    return [Row(*row) for row in found]
+    found = connection.execute(
+        sa.select(*columns, sa.func.coalesce(api_keys.c.prefix, ""), api_keys.c.used, held)
+        .outerjoin(api_keys, api_keys.c.account == accounts.c.id)
+        .where(condition)
+        .order_by(sa.func.lower(accounts.c.name), accounts.c.id)
+    )
+    return [Row(*each) for each in found]
 
 
 def first(connection: sa.Connection) -> Tenant:

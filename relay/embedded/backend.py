@@ -167,6 +167,7 @@ class Backend:
             cookies=self._cookies,
             links=LINKS,
             signed_in=self._signed_in,
+            passwords_file=lambda: first.FILE if self.passwords_file.exists() else "",
             hint=lambda: self.hint,
             live=self._live,
         )

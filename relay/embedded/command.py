@@ -19,9 +19,6 @@ from relay.embedded.database import T, change
 from relay.embedded.opening import KEY_FILE, open_existing
 from relay.embedded.people import User
 from relay.embedded.rules import Refused
-from relay.embedded.schema import accounts as table
-from relay.embedded.schema import api_keys
-from relay.embedded.schema import users as users_table
 from relay.policy import Embedded
 from relay.spool.crypto import Cipher
 
@@ -90,7 +87,10 @@ class _Work:
     terminal: Terminal
 
     def account_list(self, command: Command) -> None:
-        rows = self._read(_accounts)
+        rows = [
+            (str(row.id), row.name, row.prefix or "none", str(row.users), _day(row.created), _state(row.disabled))
+            for row in self._read(accounts.listed)
+        ]
         self._table(("ID", "NAME", "KEY", "USERS", "SINCE", "STATE"), rows)
 
     def account_add(self, command: Command) -> None:
@@ -191,16 +191,6 @@ class _Work:
         for row in (heads, *rows):
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.terminal.say("  ".join(cells).rstrip())
-
-
-def _accounts(connection: sa.Connection) -> list[tuple[str, ...]]:
-    users = sa.select(sa.func.count()).where(users_table.c.account == table.c.id).correlate(table).scalar_subquery()
-    key = sa.select(sa.func.min(api_keys.c.prefix)).where(api_keys.c.account == table.c.id).correlate(table)
-    columns = (table.c.id, table.c.name, table.c.created, table.c.disabled, key.scalar_subquery(), users)
-    return [
-        (str(id), name, prefix or "none", str(count), _day(created), _state(disabled))
-        for id, name, created, disabled, prefix, count in connection.execute(sa.select(*columns).order_by(table.c.id))
-    ]
 
 
 def _day(seconds: float | None, never: str = "") -> str:

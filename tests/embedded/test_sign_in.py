@@ -164,8 +164,10 @@ class FirstTests(BackendCase):
             self.assertRegex(file.read_text(), rf"(?m)^\w+ +{email} +{password}$")
         self.browser(USER)
         self.assertTrue(file.exists())
+        self.assertIn("first-passwords", self.browser("").get("/sign-in").text)
         self.browser(ADMINISTRATOR)
         self.assertFalse(file.exists())
+        self.assertNotIn("first-passwords", self.browser("").get("/sign-in").text)
 
     def test_second_start(self) -> None:
         """The next start makes nobody, and leaves the file to who has not read it yet."""

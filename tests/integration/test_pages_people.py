@@ -53,3 +53,36 @@ class ImpersonationTests(PagesCase):
         self.shots(page, "impersonating")
         page.get_by_role("button", name="Leave Local").click()
         page.wait_for_url("**/admin/accounts")
+
+
+class AdministrationTests(PagesCase):
+    """An administrator makes an account and a user, who signs in."""
+
+    def test_new_customer(self) -> None:
+        """From nothing to a user who sees the key of a new account."""
+        page = self.sign_in(self.administrator)
+        page.goto("/admin/accounts")
+        page.get_by_label("Name").fill("Example Ltd")
+        page.get_by_role("button", name="Add account").click()
+        page.get_by_text("Example Ltd was added").wait_for()
+        self.shots(page, "admin-account")
+        page.get_by_role("link", name="Add a user").click()
+        page.get_by_label("E-mail address").fill("jane@example.com")
+        self.shots(page, "admin-users")
+        page.get_by_role("button", name="Add user").click()
+        password = page.locator("#password").inner_text()
+        self.shots(page, "admin-user-added")
+        page.get_by_role("link", name="Done").click()
+        page.locator("tr", has_text="jane@example.com").get_by_text("Change…").click()
+        self.shots(page, "admin-users-menu", full=False)
+        user = self.sign_in("jane@example.com", password)
+        user.goto("/integrate")
+        self.assertEqual(len(user.locator("#key").inner_text()), 40)
+        self.assertEqual(user.locator("a[href^='/admin']").count(), 0)
+        page.goto("/admin/accounts/2")
+        page.get_by_text("Disable…").click()
+        self.shots(page, "admin-account-disable")
+        page.get_by_role("button", name="Disable Example Ltd").click()
+        page.get_by_text("is disabled").wait_for()
+        user.goto("/integrate")
+        user.wait_for_url("**/sign-in**")

@@ -21,6 +21,7 @@ from relay.embedded.web.settings import Settings
 from relay.embedded.web.sign_in import SignIn, SignOut
 from relay.embedded.web.static_files import Static
 from relay.embedded.web.templates import Templates
+from relay.embedded.web.users import Users
 
 
 @frozen
@@ -53,6 +54,7 @@ TABLE = (
     Row("password", ChangePassword),
     Row("admin/overview", Overview, "Overview", "admin"),
     Row("admin/accounts", Accounts, "Accounts", "admin"),
+    Row("admin/users", Users, "Users", "admin"),
     Row("admin/routes", Routes, "Routes", "admin"),
     Row("admin/queue", Queue, "Queue", "admin"),
     Row("admin/leave", Leave),

@@ -81,6 +81,7 @@ class Frontend:
     """What the pages work with; *hint* is asked each time, because ports are known late.
 
     :ivar signed_in: called after somebody has signed in.
+    :ivar passwords_file: the name of the file with the first passwords, ``""`` once they have served.
     :ivar live: tells who looks at a log what is new.
     """
 
@@ -91,6 +92,7 @@ class Frontend:
     cookies: Cookies
     links: tuple[Link, ...]
     signed_in: Callable[[], Awaitable[None]]
+    passwords_file: Callable[[], str]
     hint: Callable[[], Hint]
     live: Live
 
@@ -299,6 +301,21 @@ def _wanted(request: Request) -> str:
 def inside(path: str) -> str:
     """*path* where it leads to a page of ours, else ``/``."""
     return path if _PATH.fullmatch(path) else "/"
+
+
+def number(text: str) -> int:
+    """An id in a path.
+
+    :raises Refused: 404, it is none.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise Refused(404, "Not found", "There is no such page")
+    return int(text)
+
+
+def below(request: Request) -> list[str]:
+    """The parts of the path below the page's own."""
+    return [part.decode("utf-8", "replace") for part in request.postpath or ()]
 
 
 def redirect(path: str) -> Answer:

@@ -62,6 +62,7 @@ class SignIn(Endpoint):
             next=inside(next),
             email=email,
             problem=problem,
+            passwords_file=self._frontend.passwords_file(),
         )
 
     async def _sign_in(self, request: Request) -> Answer:
