@@ -5,6 +5,8 @@ Values stay bytes with their folds until somebody needs them: most never are.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 from collections.abc import Container
 
@@ -42,7 +44,6 @@ FORCED_BREAK = 990
 
 #: A field with its folds: name, colon, value.  Matches a line that is none as well, with an empty colon.
 _FIELD = re.compile(rb"([^:\n]*)(:?)(.*(?:\n[ \t].*)*)\n?")
-_EMPTY = re.compile(rb"\s*")
 _NAME = re.compile(rb"^([^:\s][^:\n]*):", re.MULTILINE)
 _UNPRINTABLE = re.compile(rb"[^ -~]")
 _FOLD = re.compile(rb"\r?\n[ \t]")
@@ -91,10 +92,9 @@ def split(block: bytes, counted: Container[bytes] = COUNTED) -> tuple[Fields, in
         the length of *block*.
     """
     fields: Fields = {}
-    for match in _FIELD.finditer(block):
-        name, colon, value = match.groups()
-        if not colon and not (_EMPTY.fullmatch(name) or (not match.start() and name.startswith((b"From ", b">From ")))):
-            return fields, match.start()
+    for place, (name, colon, value) in enumerate(_FIELD.findall(block)):
+        if not colon and name.strip() and (place or not name.startswith((b"From ", b">From "))):
+            return fields, next(itertools.islice(_FIELD.finditer(block), place, None)).start()
         name = name.rstrip().lower()
         if name in counted:
             fields.setdefault(name, []).append(value)
@@ -107,10 +107,12 @@ def discarded(block: bytes) -> tuple[str, ...]:
     At most :data:`MOST_DISCARDED`, each of at most :data:`LONGEST_DISCARDED` characters of printable ASCII.
     """
     found: dict[bytes, bytes] = {}
-    for name in map(bytes.rstrip, _NAME.findall(block)):
-        found.setdefault(name.lower(), name)
-    kept = [name for key, name in found.items() if key not in COUNTED]
-    return tuple(_UNPRINTABLE.sub(b"?", name[:LONGEST_DISCARDED]).decode("ascii") for name in kept[:MOST_DISCARDED])
+    for name in _NAME.findall(block):
+        key = name.rstrip().lower()
+        if key not in COUNTED:
+            found.setdefault(key, name)
+    names = itertools.islice(found.values(), MOST_DISCARDED)
+    return tuple([_UNPRINTABLE.sub(b"?", name.rstrip()[:LONGEST_DISCARDED]).decode("ascii") for name in names])
 
 
 def unfold(value: bytes, before: int = 0) -> bytes:
@@ -142,13 +144,18 @@ def text(value: bytes, before: int = 0) -> str:
     return charsets.guess(unfold(value, before))
 
 
+@functools.cache  # the names stand in this program
+def _key(name: str) -> bytes:
+    return name.lower().encode()
+
+
 def single(fields: Fields, name: str) -> bytes | None:
     """The value of a header that may stand only once, or None.
 
     :param name: as it is written, for the failure's text.
     :raises PermanentFailure: there are two.
     """
-    values = fields.get(name.lower().encode())
+    values = fields.get(_key(name))
     if values is None:
         return None
     if len(values) > 1:

@@ -187,11 +187,10 @@ def _part(fields: Fields, start: int, stop: int, parent: Part | None = None, fir
         # RFC 2045 section 5.2, RFC 2046 section 5.1.5.
         content_type = "message/rfc822" if parent and parent.type == "multipart/digest" else "text/plain"
     disposition, disposition_parameters = parameters.parse(_first(fields, b"content-disposition"))
-    encoding = headers.unfold(_first(fields, b"content-transfer-encoding") or b"").lower().split(None, 1)
     return Part(
         type=content_type,
         parameters=type_parameters,
-        encoding=encoding[0].rstrip(b";").decode("latin-1") if encoding else "",
+        encoding=_encoding(_first(fields, b"content-transfer-encoding")),
         disposition=disposition,
         filename=parameters.filename(disposition_parameters, type_parameters),
         start=start,
@@ -201,6 +200,12 @@ def _part(fields: Fields, start: int, stop: int, parent: Part | None = None, fir
         attached=disposition == "attachment" or (parent is not None and parent.attached),
         reported=parent is not None and (parent.reported or parent.type == "multipart/report"),
     )
+
+
+def _encoding(field: bytes | None) -> str:
+    """The lower-case name of a transfer encoding, ``""`` without one."""
+    words = headers.unfold(field).lower().split(None, 1) if field else []
+    return words[0].rstrip(b";").decode("latin-1") if words else ""
 
 
 def _first(fields: Fields, name: bytes) -> bytes | None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from relay.message import charsets, headers, words
 
-Parameters = dict[str, str]
+Parameters = Mapping[str, str]
+
+#: Longest field, in octets, whose reading is remembered: nearly every message has one of a few.
+_REMEMBERED = 200
 
 #: One parameter.  A closing quote may be missing.
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"([^"\\]*(?:\\.[^"\\]*)*)"?|([^;]*))', re.DOTALL)
@@ -26,13 +31,17 @@ def parse(field: bytes | None) -> tuple[str, Parameters]:
     """
     if field is None:
         return "", {}
+    return _known(field) if len(field) <= _REMEMBERED else _parse(field)
+
+
+def _parse(field: bytes) -> tuple[str, Parameters]:
     text = headers.text(field)
     if "(" in text:
         text = _COMMENT.sub(_without_comment, text)
     value = _VALUE_END.split(text, 1)[0]
     # The semicolon in front may be missing: "text/html charset=utf-8".
     following = f";{text[len(value) :].lstrip().removeprefix(';')}"
-    found: Parameters = {}
+    found: dict[str, str] = {}
     segmented = False
     for name, quoted, plain in _PARAMETER.findall(following):
         segmented = segmented or "*" in name
@@ -40,9 +49,14 @@ def parse(field: bytes | None) -> tuple[str, Parameters]:
     return value.lower(), _join(found) if segmented else found
 
 
+_known = lru_cache(maxsize=256)(_parse)
+
+
 def filename(disposition: Parameters, content_type: Parameters) -> str:
     """The name of a part, decoded and clean, without folders; ``""`` if it has none."""
     name = disposition.get("filename") or content_type.get("name") or ""
+    if not name:
+        return ""
     name = words.clean(words.decode(name))
     return name[max(name.rfind("/"), name.rfind("\\")) + 1 :]
 
