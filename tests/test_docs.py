@@ -16,6 +16,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from relay import config, replies, wire
+from relay.embedded.api.operations import OPERATIONS
 from relay.errors import Failure, Reason
 from relay.testing import Dialogue, FakePlatform, make_message
 from relay.values import Submission
@@ -122,6 +123,12 @@ class ReferenceTests(SynchronousTestCase):
         text = (DOCS / "contract.rst").read_text("utf-8")
         fields = re.findall(r"^``(\w+)`` +(?:string|object or null) ", text, re.M)
         self.assertEqual(fields, [*wire.TEXT_FIELDS, "variables"])
+
+    def test_operations(self) -> None:
+        """The table of the platform's API has every operation, and no other."""
+        text = (DOCS / "platform_api.rst").read_text("utf-8")
+        listed = re.findall(r"^   \* - ``([A-Z]+ /api/\S+)``$", text, re.M)
+        self.assertEqual(listed, [f"{each.method.upper()} /api/{each.path}" for each in OPERATIONS])
 
 
 class ExampleTests(SynchronousTestCase):
