@@ -30,10 +30,15 @@ MOST_COUNTED = 10_000
 
 @frozen
 class _Line:
-    """A row of the table: what it is of, and where its messages are."""
+    """A row of the table.
+
+    :ivar href: where its messages are, ``""``: one has to look at the account first.
+    :ivar account: to look at, 0 for none.
+    """
 
     name: str
     href: str
+    account: int
     failures: str
     counts: Counts
 
@@ -82,7 +87,7 @@ class Overview(AdminPage):
                 waiting(connection),
             )
         )
-        lines = [_Line(name, "", _percent(counts.failure_rate), counts) for _, name, counts in accounts]
+        lines = [_Line(name, "", id, _percent(counts.failure_rate), counts) for id, name, counts in accounts]
         path = "/admin/overview"
         return _shown(viewer, period, steps, lines, path, since="", waits=waits)
 
@@ -124,7 +129,7 @@ def _shown(
 
 
 def _line(name: str, filters: dict[str, str], counts: Counts) -> _Line:
-    return _Line(name, url(filters), _percent(counts.failure_rate), counts)
+    return _Line(name, url(filters), 0, _percent(counts.failure_rate), counts)
 
 
 def _percent(rate: float) -> str:
