@@ -199,4 +199,7 @@ class Embedded:
     )
     retry_maximum: float = setting(1800.0, "Longest delay between two such attempts.", minimum=0.1)
     give_up: float = setting(86_400.0, "Age at which a message that its route has not taken fails.", minimum=1)
+    lease: float = setting(
+        60.0, "How long another relay leaves a message alone whose relay is gone, on PostgreSQL.", minimum=1
+    )
     maildir: str = setting("", "Folder below which maildir routes store; empty: maildir under data.")

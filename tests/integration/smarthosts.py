@@ -18,7 +18,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from relay.embedded import accounts
-from relay.embedded.database import change, open_sqlite
+from relay.embedded.database import change, open_postgresql, open_sqlite
 from relay.embedded.routes import table
 from relay.embedded.routes.values import PostalRoute, Settings, Smarthost
 from relay.spool.crypto import Cipher
@@ -94,11 +94,14 @@ def smarthost(port: int, **settings: Any) -> Smarthost:
     return Smarthost("127.0.0.1", port, **{"tls": "none", "helo": "relay.example.net", **settings})
 
 
-def add_route(relay: Relay, id: str, settings: Settings) -> None:
-    """Make a route and give it to the relay's first account; the relay looks every two seconds."""
+def add_route(relay: Relay, id: str, settings: Settings, database: str = "") -> None:
+    """Make a route and give it to the relay's first account; the relay looks every two seconds.
+
+    :param database: of PostgreSQL, ``""``: the relay's SQLite.
+    """
     cipher = Cipher(relay.data / "platform.key")
     cipher.load()
-    engine = open_sqlite(relay.data / "platform.sqlite3")
+    engine = open_postgresql(database) if database else open_sqlite(relay.data / "platform.sqlite3")
 
     def add(connection: Any) -> None:
         table.add(connection, cipher, PostalRoute(id, id.title(), settings), time.time())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import smtplib
 import tempfile
@@ -13,6 +15,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.embedded.inmemory import MESSAGE
+from tests.integration import postgresql
 from tests.integration.smarthosts import Sink, add_route, ask, smarthost, status, until
 from tests.integration.support import Relay, running, start
 
@@ -160,3 +163,32 @@ class SecureTests(SynchronousTestCase):
             (message,) = far.messages()
             self.assertEqual((message["to"], message["returnpath"]), (MESSAGE["to"], MESSAGE["returnpath"]))
             self.assertNotIn(key, near.output)
+
+
+class SharedTests(SynchronousTestCase):
+    """Two relays with one PostgreSQL."""
+
+    def test_shared(self) -> None:
+        """No message is sent twice while both work; those that one had in hand when it was killed are taken over."""
+        url, sink = postgresql.new_database(self), Sink(self, "-w", "1")
+        options: dict[str, Any] = {"embedded_database": url, "embedded_lease": 3}
+        one, other = (tempfile.TemporaryDirectory() for _ in range(2))
+        self.addCleanup(one.cleanup)
+        self.addCleanup(other.cleanup)
+        data = Path(other.name) / "data"
+        with running(folder=Path(one.name), **options) as first:
+            data.mkdir(mode=0o700)
+            shutil.copy(first.data / "platform.key", data)
+            second = start(Path(other.name), **options)
+            second.wait_for(r'#info\] ready$|"message": "ready"')
+            add_route(first, "out", smarthost(sink.port, concurrency=4), url)
+            ids = [ask(first, "send", {**MESSAGE, "route": "out"})["id"] for _ in range(60)]
+            until(lambda: len(sink.ids()) > 20, "some came")
+            delivered = re.compile(r"delivered [0-9A-Z]{16} ")
+            self.assertTrue(delivered.search(second.output), "the second relay had no part in it")
+            os.kill(second.pid, signal.SIGKILL)
+            second.wait()
+            until(lambda: {status(first, id) for id in ids} == {"delivered"}, "all are delivered")
+        came = sink.ids()
+        self.assertEqual(set(came), set(ids))
+        self.assertLessEqual(len(came) - len(ids), 4)

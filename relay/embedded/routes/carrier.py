@@ -58,12 +58,13 @@ class Carrier:
         self.breaker = Breaker(policy.Breaker(), desk.clock, name=f"route {route}")
         self.breaker.on_change = lambda state: self.wake()
         given = desk.policy
-        self._lease = policy.Spool().lease
+        self._lease = given.lease
         spool = policy.Spool(
             concurrency=way.lanes,
             retry_first=given.retry_first,
             retry_maximum=given.retry_maximum,
             give_up=given.give_up,
+            lease=given.lease,
         )
         self._runner = Runner(self, self._post, self.breaker, spool, desk.clock, random=desk.random)
 
