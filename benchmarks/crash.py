@@ -277,13 +277,16 @@ def body(token: str, size: int) -> str:
 class Relay:
     """The relay, as a process that is killed and started again.
 
-    :ivar life: how often it was killed.
+    :ivar workers: how many processes take mail; of several one is killed at a time, which the relay replaces.
+    :ivar life: how often it, or one of them, was killed.
     """
 
     folder: Path
     port: int
     admin: int
     backend: str
+    workers: int = 1
+    chance: random.Random = field(factory=random.Random)
     life: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -298,7 +301,7 @@ class Relay:
         given = {f"SMTP_RELAY_{name}": value for name, value in SETTINGS.items()}
         options = ["--data", str(self.folder / "data"), "--backend", self.backend]
         options += ["--listen", f"tcp:{self.port}:interface=127.0.0.1"]
-        options += ["--admin", f"tcp:{self.admin}:interface=127.0.0.1"]
+        options += ["--admin", f"tcp:{self.admin}:interface=127.0.0.1", "--workers", str(self.workers)]
         twistd = str(Path(sys.executable).with_name("twistd"))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -325,13 +328,26 @@ class Relay:
         raise RuntimeError(f"the relay does not start, see {self.log}")
 
     def kill(self) -> None:
-        """kill -9."""
+        """kill -9, and where there are no workers a new start."""
         assert self.process is not None
         if self.process.poll() is not None:
             raise RuntimeError(f"the relay ended by itself, see {self.log}")
+        if self.workers > 1:
+            self._kill_worker(self.process.pid)
+            return
         self.life += 1
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        self.start()
+
+    def _kill_worker(self, pid: int) -> None:
+        """kill -9 for one of the workers, also for one that is only starting."""
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if children:
+            # Before: whoever notices it sees the next life.
+            self.life += 1
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(self.chance.choice(children)), signal.SIGKILL)
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
@@ -423,7 +439,14 @@ def run(arguments: argparse.Namespace, folder: Path) -> Report:
     report = Report()
     platform = FaultyPlatform(frozenset(KEYS), random.Random(chance.random()))
     platform.start()
-    relay = Relay(folder, free_port(chance), free_port(chance), platform.url)
+    relay = Relay(
+        folder,
+        free_port(chance),
+        free_port(chance),
+        platform.url,
+        arguments.workers,
+        random.Random(chance.random()),
+    )
     clients = [
         Client(number, relay, random.Random(chance.random()), arguments.size) for number in range(arguments.clients)
     ]
@@ -437,7 +460,6 @@ def run(arguments: argparse.Namespace, folder: Path) -> Report:
     for number in range(arguments.kills):
         time.sleep(chance.uniform(*arguments.after))
         relay.kill()
-        relay.start()
         if chance.random() < 0.1:
             continue  # the next kill meets it while it starts
         relay.wait_until_ready()
@@ -489,6 +511,7 @@ def _progress(number: int, clients: list[Client], platform: FaultyPlatform, rela
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=1, help="of several one is killed at a time")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--size", type=int, default=1000, help="characters of each body")
     parser.add_argument("--after", type=float, nargs=2, default=(0.2, 1.3), help="seconds from the start to the kill")

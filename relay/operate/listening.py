@@ -15,6 +15,7 @@ from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromSt
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.unix import Port as UNIXPort
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -156,11 +157,9 @@ class Listener:
     def stop(self) -> Deferred[None]:
         """Close the listener; connections go on."""
         port, self._port = self._port, None
-        if self._inherited:
-            # Closing it would take a UNIX socket's file away, which is not ours.
-            inherited: Any = port
-            if port is not None:
-                inherited.stopReading()
+        if self._inherited and isinstance(port, UNIXPort):
+            # Closing it would take its file away, which is not ours.
+            port.stopReading()
             return succeed(None)
         stopped: Any = port.stopListening() if port is not None else None
         return stopped if isinstance(stopped, Deferred) else succeed(None)

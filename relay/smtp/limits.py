@@ -36,6 +36,12 @@ class Connections:
         """How many each address has."""
         return self._by_address
 
+    def is_tight(self, address: str) -> bool:
+        """Whether a limit is near, so that other processes should know at once."""
+        here = self._by_address[address] + self._elsewhere[address]
+        near = here >= 0.75 * self._most_per_address or self.total + self._total_elsewhere >= 0.75 * self._most
+        return near and bool(self._by_address[address])
+
     def count_elsewhere(self, address: str, more: int) -> None:
         """Other processes of this relay have *more* connections from an address than before, or less."""
         self._total_elsewhere += more

@@ -1,7 +1,7 @@
 """What a worker tells the others, so that all together keep the limits of one relay.
 
-What is open is counted by each and told; a tenth of a second may pass until the others know.  Failures, keys that were
-refused and messages of clients that left are told at once.
+What is open is counted by each and told; a tenth of a second may pass until the others know, less when a limit is near.
+Failures, keys that were refused and messages of clients that left are told at once.
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ class Sharing:
 
     def _connection_changed(self, address: str) -> None:
         self._changed.add(address)
-        self._gather()
+        if self._connections.is_tight(address):
+            self._tell_connections()
+        else:
+            self._gather()
 
     def _message_counted(self, sender: str) -> None:
         self._counted[sender] += 1
@@ -116,11 +119,14 @@ class Sharing:
             self._gathering = True
             self._clock.callLater(GATHER, self._tell_counts)
 
-    def _tell_counts(self) -> None:
-        self._gathering = False
+    def _tell_connections(self) -> None:
         if self._changed:
             self._tell("connections", {each: self._connections.by_address.get(each, 0) for each in self._changed})
             self._changed.clear()
+
+    def _tell_counts(self) -> None:
+        self._gathering = False
+        self._tell_connections()
         if self._counted:
             self._tell("messages", dict(self._counted))
             self._counted.clear()

@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .support import ROOT
+from .support import ROOT, WORKERS
 
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -25,6 +25,9 @@ class KillTests(SynchronousTestCase):
 
     def test_kills(self) -> None:
         """After 25 kills every message with a 250 is at the platform exactly once, and none is invented."""
+        self.kill("--workers", WORKERS)
+
+    def kill(self, *options: str) -> None:
         folder = Path(tempfile.mkdtemp(prefix="relay-crash-"))
         self.addCleanup(shutil.rmtree, folder)
         numbers = folder / "numbers.json"
@@ -32,7 +35,7 @@ class KillTests(SynchronousTestCase):
             [
                 *(sys.executable, str(BENCHMARKS / "crash.py")),
                 *("--kills", str(KILLS), "--after", "0.05", "0.5"),
-                *("--json", str(numbers), "--folder", str(folder / "relay")),
+                *("--json", str(numbers), "--folder", str(folder / "relay"), *options),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -225,6 +225,10 @@ class FloodTests(SynchronousTestCase):
         with running(limits_connections_per_address=20) as relay, contextlib.ExitStack() as flood:
             for _ in range(20):
                 flood.enter_context(connected(relay))
+            for _ in range(int(PATIENCE * 100)):  # until workers have told each other
+                with socket.create_connection(("127.0.0.1", relay.port), PATIENCE) as client:
+                    if reply(client).startswith("421 4.7.0"):
+                        break
             for _ in range(200):
                 with socket.create_connection(("127.0.0.1", relay.port), PATIENCE) as client:
                     self.assertTrue(reply(client).startswith("421 4.7.0"))
