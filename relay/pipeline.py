@@ -261,18 +261,21 @@ class Pipeline:
             outcomes = await self._hand_over(routed.account, tuple(routed.submissions(envelope.id)))
             return Receipt(envelope.id, outcomes)
         claim = await self.ledger.begin(envelope, routed.account, routed.message, content, presence)
-        failure: Failure | None = TemporaryFailure(Reason.INTERNAL)
-        # Should a stage break, nobody knows what the platform has: the repetition must keep the id.
-        outcomes = tuple(Outcome(each, failure) for each in envelope.recipients if each not in claim.taken)
         try:
-            missing = tuple(each for each in routed.submissions(claim.id) if each.to not in claim.taken)
-            handed_over = await self._hand_over(routed.account, missing) if missing else ()
-            by_recipient = {outcome.recipient: outcome for outcome in handed_over}
-            outcomes = tuple(by_recipient.get(each) or Outcome(each) for each in envelope.recipients)
-            failure = replies.verdict(Receipt(claim.id, outcomes))
-        finally:
-            await self.ledger.end(claim, outcomes, failure)
-        return Receipt(claim.id, outcomes)
+            missing = [each for each in routed.submissions(claim.id) if each.to not in claim.taken]
+            outcomes = await self._hand_over(routed.account, missing) if missing else ()
+        except BaseException:
+            # Nobody knows what the platform has: the repetition must keep the id.
+            broken = TemporaryFailure(Reason.INTERNAL)
+            unknown = [Outcome(each, broken) for each in envelope.recipients if each not in claim.taken]
+            await self.ledger.end(claim, unknown, broken)
+            raise
+        if claim.taken:
+            by_recipient = {outcome.recipient: outcome for outcome in outcomes}
+            outcomes = tuple([by_recipient.get(each) or Outcome(each) for each in envelope.recipients])
+        receipt = Receipt(claim.id, outcomes)
+        await self.ledger.end(claim, outcomes, replies.verdict(receipt))
+        return receipt
 
     async def _hand_over(self, account: Account, submissions: Sequence[Submission]) -> tuple[Outcome, ...]:
         deliver = self.deliver or Posting(self.post, self.forget, self.concurrency).all

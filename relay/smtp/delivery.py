@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory, IMessageSMTP
@@ -29,10 +30,10 @@ def new_id() -> str:
 
 
 class IContent(IMessageSMTP):
-    """A message that takes its content at once; the session prefers it to :meth:`lineReceived`."""
+    """A message that takes its content at once; the session prefers that to lines and :meth:`eomReceived`."""
 
-    def contentReceived(content: bytes) -> None:  # noqa: N805 - an interface has no self
-        """The whole message: dot-stuffing undone, lines ending in CR LF."""
+    def contentReceived(content: bytes) -> Coroutine[Any, Any, replies.Reply]:  # noqa: N805 - an interface has no self
+        """The whole message: dot-stuffing undone, lines ending in CR LF.  Gives what the client is told."""
 
     def clientLeft() -> None:
         """The connection was lost after the end of the message: nobody will read the verdict."""
@@ -42,7 +43,7 @@ class IContent(IMessageSMTP):
 class Transaction:
     """A message on its way through the pipeline; all recipients share it.
 
-    ``eomReceived`` fires with the :class:`~relay.replies.Reply` or fails with a :class:`~relay.errors.Failure`.
+    The end is a :class:`~relay.replies.Reply` or a :class:`~relay.errors.Failure`.
     """
 
     def __init__(self, accept: Accept, envelope: Envelope) -> None:
@@ -51,9 +52,13 @@ class Transaction:
         self._content = b""
         self._presence = Presence()
 
-    def contentReceived(self, content: bytes) -> None:
+    async def contentReceived(self, content: bytes) -> replies.Reply:
         """See :class:`IContent`."""
-        self._content = content
+        receipt = await self._accept(self._envelope, content, self._presence)
+        failure = replies.verdict(receipt)
+        if failure is not None:
+            raise failure
+        return replies.accepted(receipt.id)
 
     def lineReceived(self, line: bytes) -> None:
         """One line, for a caller that knows lines only."""
@@ -61,7 +66,8 @@ class Transaction:
 
     def eomReceived(self) -> Deferred[replies.Reply]:
         """The message is whole: what the client is told."""
-        return Deferred.fromCoroutine(self._deliver())
+        content, self._content = self._content, b""
+        return Deferred.fromCoroutine(self.contentReceived(content))
 
     def connectionLost(self) -> None:
         """The client left before the end of the message: nothing is delivered."""
@@ -70,14 +76,6 @@ class Transaction:
     def clientLeft(self) -> None:
         """See :class:`IContent`."""
         self._presence.leave()
-
-    async def _deliver(self) -> replies.Reply:
-        content, self._content = self._content, b""
-        receipt = await self._accept(self._envelope, content, self._presence)
-        failure = replies.verdict(receipt)
-        if failure is not None:
-            raise failure
-        return replies.accepted(receipt.id)
 
 
 @implementer(IMessageDelivery)

@@ -60,8 +60,8 @@ class DataReader:
         self._seen = min(self._seen, len(self._kept))
 
     def content(self) -> bytes:
-        """The message with dot-stuffing undone; only after :meth:`feed` has found the end."""
-        kept = self._kept
+        """The message with dot-stuffing undone; once, after :meth:`feed` has found the end."""
+        kept, self._kept = self._kept, bytearray()  # or a message in delivery would be held twice
         content = bytes(memoryview(kept)[3 if kept.startswith(b"\r\n.") else 2 :])
         # One search: bytes.replace counts first, a millisecond for a megabyte.
         pieces = content.split(b"\r\n.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from twisted.cred.credentials import Anonymous, ICredentials
 from twisted.cred.error import LoginDenied, LoginFailed, UnhandledCredentials
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.interfaces import ITLSTransport
 from twisted.logger import Logger
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from relay.smtp.factory import SubmissionFactory
 
 log = Logger()
+
+#: What a message says to its content, now or later.
+Answer = Coroutine[Any, Any, Any] | Deferred[Any]
 
 #: First words of other protocols (THREATS.md, "HTTP at an SMTP port").
 _HTTP = frozenset([b"GET", b"POST", b"CONNECT", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE"])
@@ -443,13 +446,13 @@ class Session(LineLayer):
             raise self._too_big()
         raise PermanentFailure(self._refusal)
 
-    def _hand_over(self, message: Any, content: bytes) -> Deferred[Any]:
-        """Give the content to a message, as a whole where it takes that; fires with what it says."""
+    def _hand_over(self, message: Any, content: bytes) -> Answer:
+        """Give the content to a message, as a whole where it takes that; what it says."""
         if IContent.providedBy(message):
-            message.contentReceived(content)
-        else:
-            for line in content.removesuffix(b"\r\n").split(b"\r\n"):
-                message.lineReceived(line)
+            answer: Answer = message.contentReceived(content)
+            return answer
+        for line in content.removesuffix(b"\r\n").split(b"\r\n"):
+            message.lineReceived(line)
         return maybeDeferred(message.eomReceived)
 
 
@@ -465,11 +468,14 @@ def _when_settled(answer: Any, accept: Callable[[Any], None]) -> Work | None:
     return None
 
 
-async def _all(answers: Sequence[Deferred[Any]]) -> Sequence[Any]:
-    """What *answers* fire with, when all have.
+async def _all(answers: Sequence[Answer]) -> Sequence[Any]:
+    """What *answers* are, when all are in; they are worked on side by side.
 
     :raises Exception: the first failure of them, in order.
     """
+    if len(answers) == 1:
+        return [await answers[0]]
+    answers = [ensureDeferred(answer) for answer in answers]
     results: list[Any] = []
     failures: list[Exception] = []
     for answer in answers:
