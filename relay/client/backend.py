@@ -108,12 +108,12 @@ class Backend:
         key = submission.api_key
         if not _KEY.fullmatch(key):
             raise PermanentFailure(Reason.KEY_REFUSED)
-        content_type, body = self._bodies.encode(submission)
-        common = (*_COMMON, ("X-Auth-APIKey", key), ("Content-Type", content_type))
+        body = self._bodies.encode(submission)
+        common = (*_COMMON, ("X-Auth-APIKey", key), ("Content-Type", body.content_type))
         fields = (("X-Request-ID", submission.request_id), ("Idempotency-Key", submission.idempotency_key))
         try:
             answer = await self._exchange(
-                Request(target("POST", self._send_url, common), fields, body), self._policy.timeout
+                Request(target("POST", self._send_url, common), fields, body.pieces), self._policy.timeout
             )
         except NoAnswer as error:
             raise error.failure() from error

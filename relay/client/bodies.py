@@ -5,13 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
+from attrs import frozen
+
 from relay import wire
 from relay.client import multipart
-from relay.client.request import Piece
 from relay.values import Submission
 
 #: Characters from which a text is long.
 LONG = 65_536
+
+
+@frozen(weakref_slot=True)
+class Encoded:
+    """A long text, and its JSON; while the text is here, no other has its ``id()``."""
+
+    text: str
+    json: bytes
+
+
+@frozen
+class Body:
+    """The body of a request.
+
+    :ivar long: keep the body as long as the request, and the text is not encoded again.
+    """
+
+    content_type: str
+    pieces: Sequence[bytes]
+    long: Encoded | None = None
 
 
 class Bodies:
@@ -20,19 +41,23 @@ class Bodies:
     """
 
     def __init__(self) -> None:
-        self._long: WeakValueDictionary[str, memoryview] = WeakValueDictionary()
+        self._long: WeakValueDictionary[int, Encoded] = WeakValueDictionary()
 
-    def encode(self, submission: Submission) -> tuple[str, Sequence[Piece]]:
-        """The Content-Type and the body of a submission, in pieces."""
+    def encode(self, submission: Submission) -> Body:
+        """The body of the POST of *submission*."""
+        long = self._encoded(submission.body) if len(submission.body) >= LONG else None
+        if long is None:
+            pieces: Sequence[bytes] = (wire.encode_submission(submission),)
+        else:
+            before, after = wire.encode_around(submission)
+            pieces = (before, long.json, after)
         if submission.attachments:
-            return multipart.encode(submission, self._json(submission))
-        return "application/json", self._json(submission)
+            return Body(*multipart.encode(submission, pieces), long)
+        return Body("application/json", pieces, long)
 
-    def _json(self, submission: Submission) -> Sequence[Piece]:
-        if len(submission.body) < LONG:
-            return (wire.encode_submission(submission),)
-        before, after = wire.encode_around(submission)
-        text = self._long.get(submission.body)
-        if text is None:
-            text = self._long[submission.body] = memoryview(wire.encode_body(submission.body))
-        return (before, text, after)
+    def _encoded(self, text: str) -> Encoded:
+        """Found by identity: a hash of a megabyte takes as long as its JSON."""
+        found = self._long.get(id(text))
+        if found is None:
+            found = self._long[id(text)] = Encoded(text, wire.encode_body(text))
+        return found

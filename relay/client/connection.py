@@ -18,7 +18,7 @@ from zope.interface import implementer
 from relay.client.answers import Answer, NoAnswer
 from relay.client.connecting import TLSFailure
 from relay.client.reader import Reader
-from relay.client.request import Piece, Request
+from relay.client.request import Request
 from relay.deadlines import Deadlines
 
 #: Bytes of a request that are given to the transport at a time; of a longer one no second copy is made.
@@ -187,7 +187,7 @@ class Upload:
     :ivar done: whether all is written.
     """
 
-    def __init__(self, transport: Any, pieces: Sequence[Piece]) -> None:
+    def __init__(self, transport: Any, pieces: Sequence[bytes]) -> None:
         self.done = False
         self._transport = transport
         self._left = _cut(pieces)
@@ -215,7 +215,7 @@ class Upload:
         self._paused = True
 
 
-def _cut(pieces: Sequence[Piece]) -> Iterator[bytes]:
+def _cut(pieces: Sequence[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         view = memoryview(piece)
         for at in range(0, len(view), AT_ONCE):

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 from relay import wire
-from relay.client.request import Piece
 from relay.values import Attachment, Submission
 
 _CONTENT_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -22,35 +20,30 @@ _UNSAFE = re.compile(r'["\x00-\x1f\x7f]')
 _FIELD = b'--%b\r\nContent-Disposition: form-data; name="%b"%b\r\nContent-Type: %b\r\n\r\n'
 
 
-def encode(submission: Submission, payload: Sequence[Piece]) -> tuple[str, Sequence[Piece]]:
+def encode(submission: Submission, payload: Sequence[bytes]) -> tuple[str, Sequence[bytes]]:
     """The Content-Type and the body: ``payload``, then ``attachment_metadata`` and ``attachment`` for each file.
 
     The same submission has the same body, whichever attempt it is.  The contents of files are pieces of their own,
     which are not copied.
     """
     mark = boundary(submission.idempotency_key, [*payload, *(each.content for each in submission.attachments)])
-    body: list[Piece] = [_FIELD % (mark, b"payload", b"", b"application/json"), *payload, b"\r\n"]
+    body: list[bytes] = [_FIELD % (mark, b"payload", b"", b"application/json"), *payload, b"\r\n"]
     for attachment in submission.attachments:
         body.extend(_file(mark, attachment))
     body.append(b"--%b--\r\n" % mark)
     return f"multipart/form-data; boundary={mark.decode()}", body
 
 
-def boundary(seed: str, contents: Sequence[Piece]) -> bytes:
+def boundary(seed: str, contents: Sequence[bytes]) -> bytes:
     """A boundary (RFC 2046 section 5.1.1) that occurs in none of *contents*; the same for the same arguments."""
     mark = seed.encode()
     while True:
         mark = hashlib.sha256(mark).hexdigest().encode()
-        if not any(mark in _bytes(content) for content in contents):
+        if not any(mark in content for content in contents):
             return mark
 
 
-def _bytes(piece: Piece) -> bytes:
-    """What is searched: a view cannot be, and is one of something that can."""
-    return cast("bytes", piece.obj) if isinstance(piece, memoryview) else piece
-
-
-def _file(mark: bytes, attachment: Attachment) -> Iterator[Piece]:
+def _file(mark: bytes, attachment: Attachment) -> Iterator[bytes]:
     """The two fields of one file."""
     given = attachment.content_type
     content_type = given if _CONTENT_TYPE.fullmatch(given) else "application/octet-stream"

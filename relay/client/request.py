@@ -17,8 +17,6 @@ from twisted.internet.interfaces import IReactorTime
 
 from relay.client.answers import Answer
 
-#: A part of a body.
-Piece = bytes | memoryview
 #: (name, value) of header fields.
 Fields = tuple[tuple[str, str], ...]
 
@@ -89,7 +87,7 @@ class Request:
 
     target: Target
     fields: Fields = ()
-    body: Sequence[Piece] | None = None
+    body: Sequence[bytes] | None = None
 
     @property
     def repeatable(self) -> bool:

@@ -13,7 +13,7 @@ from relay.client.request import Request, target
 from relay.deadlines import Deadlines
 from tests.client.rawserver import ACCEPTED, http_answer
 
-LONG = (b"a" * AT_ONCE, memoryview(b"b" * AT_ONCE), b"c")
+LONG = (b"a" * AT_ONCE, b"b" * AT_ONCE, b"c")
 
 
 class Full(StringTransport):

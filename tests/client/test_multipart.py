@@ -24,8 +24,8 @@ TEXT = Attachment("a.txt", "text/plain", b"")
 
 def encode(submission: Submission) -> tuple[str, bytes]:
     """The Content-Type and the body."""
-    content_type, body = Bodies().encode(submission)
-    return content_type, b"".join(body)
+    body = Bodies().encode(submission)
+    return body.content_type, b"".join(body.pieces)
 
 
 def fields(*attachments: Attachment) -> list[EmailMessage]:

@@ -411,8 +411,8 @@ class FormTests(BackendCase):
         """What the relay's client writes is understood, and its repetition is the same message."""
         submission = wire.decode_submission(self.PAYLOAD[2], idempotency_key="K")
         submission = attrs.evolve(submission, attachments=(Attachment('ä "b".txt', "text/plain", b"hello"),))
-        kind, pieces = Bodies().encode(submission)
-        body = b"".join(pieces)
+        encoded = Bodies().encode(submission)
+        kind, body = encoded.content_type, b"".join(encoded.pieces)
         headers = {"Content-Type": kind, "X-Auth-APIKey": self.backend.api_key, "Idempotency-Key": "K"}
         first, again = (ask(self.site, "POST", SEND, headers, body) for _ in range(2))
         self.assertEqual(first.status, 200, first.body)
