@@ -21,8 +21,8 @@ from relay.workers.channel import FROM_PARENT, TO_PARENT, Lines, Message, encode
 STEADY = 60.0
 #: Seconds before the second start in a row; doubles with each.
 FIRST_DELAY = 1.0
-#: Longest such delay.
-LONGEST_DELAY = 30.0
+#: Longest such delay, and longest after a worker that took connections.
+LONGEST_DELAY, LONGEST_AFTER_READY = 30.0, 2.0
 
 log = Logger()
 
@@ -31,6 +31,8 @@ class Worker(ProcessProtocol):
     """One worker, as the parent sees it.
 
     :ivar number: which one it is, from 1; no two that live have the same.
+    :ivar takes: whether it takes connections.
+    :ivar was_ready: whether it ever did.
     :ivar ready: fires with whether it takes connections, or has ended before it did.
     :ivar retired: fires when it takes none any more.
     :ivar gone: fires when it has ended.
@@ -40,7 +42,7 @@ class Worker(ProcessProtocol):
 
     def __init__(self, number: int, heard: Callable[[Worker, Message], None], said: Callable[[Worker, bytes], None]):
         self.number = number
-        self.takes = False
+        self.takes = self.was_ready = False
         self.ready: Deferred[bool] = Deferred()
         self.retired: Deferred[None] = Deferred()
         self.gone: Deferred[str] = Deferred()
@@ -66,7 +68,7 @@ class Worker(ProcessProtocol):
             return
         for message in self._lines.feed(data):
             if message[0] == "ready":
-                self.takes = True
+                self.takes = self.was_ready = True
                 self.ready.callback(True)
             elif message[0] == "retired":
                 self._retire()
@@ -208,7 +210,8 @@ class Supervisor:
         place.worker = None
         if self._clock.seconds() - place.since >= STEADY:
             place.failures = 0
-        delay = min(FIRST_DELAY * 2.0 ** (place.failures - 1), LONGEST_DELAY) if place.failures else 0.0
+        longest = LONGEST_AFTER_READY if worker.was_ready else LONGEST_DELAY
+        delay = min(FIRST_DELAY * 2.0 ** (place.failures - 1), longest) if place.failures else 0.0
         place.failures = min(place.failures + 1, 32)
         log.error(
             "worker {number} has ended by itself ({how}), another one is started in {delay:.0f} s",

@@ -91,6 +91,15 @@ class StartTests(SupervisionCase):
         self.clock.advance(0)
         self.assertEqual(len(self.supervisor.workers), 2)
 
+    def test_killed_again_and_again(self) -> None:
+        """One that works until somebody kills it is started again after two seconds at most."""
+        self.running()
+        for _ in range(8):
+            self.started[-1].ends(9)
+            self.clock.advance(2)
+            self.assertEqual(len(self.supervisor.workers), 2)
+            self.started[-1].says("ready")
+
     def test_no_process(self) -> None:
         """When the system gives no process the relay tries again later."""
         self.running()
