@@ -43,6 +43,7 @@ PAGES: dict[str, tuple[tuple[str, ...], tuple[tuple[str, dict[str, str]], ...]]]
         tuple((f"/{{template}}{_below(shape)}", TAKEN) for shape in templates.TAKEN),
     ),
     "integrate": (("",), ()),
+    "reference": (("",), ()),
     "settings": (("",), (("", {"default_route": "secret-route"}),)),
     "sign-in": (("",), ()),
     "sign-out": (("",), ()),

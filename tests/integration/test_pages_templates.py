@@ -169,6 +169,19 @@ class EditorTests(PagesCase):
         page.get_by_text("Undefined:").wait_for()
 
 
+class ReferenceTests(PagesCase):
+    """The page of the HTTP API."""
+
+    def test_reference(self) -> None:
+        """An operation opens with its fields."""
+        page = self.sign_in()
+        page.goto("/integrate")
+        page.get_by_role("link", name="API reference").click()
+        page.get_by_text("/api/transactional/send").click()
+        page.get_by_text("X-Request-ID").wait_for()
+        self.shots(page, "reference")
+
+
 class HostileTests(PagesCase):
     """A template that would do harm."""
 

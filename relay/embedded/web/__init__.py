@@ -16,6 +16,7 @@ from relay.embedded.web.log import Log
 from relay.embedded.web.message import Message
 from relay.embedded.web.password import ChangePassword
 from relay.embedded.web.queue import Queue
+from relay.embedded.web.reference import Reference
 from relay.embedded.web.routes import Routes
 from relay.embedded.web.settings import Settings
 from relay.embedded.web.sign_in import SignIn, SignOut
@@ -48,6 +49,7 @@ TABLE = (
     Row("message", Message),
     Row("templates", Templates, "Templates", "account"),
     Row("integrate", Integrate, "Integrate", "account"),
+    Row("reference", Reference),
     Row("settings", Settings, "Settings", "account"),
     Row("sign-in", SignIn),
     Row("sign-out", SignOut),

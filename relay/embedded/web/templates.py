@@ -106,5 +106,5 @@ class Templates(FormPage, AccountPage):
             )
         await platform.write(lambda connection: templates.keep_sample(connection, tenant.id, made.id, SAMPLE))
         return self.see_other(
-            request, f"/templates/{made.id}", f"{made.fields.name} is there; messages name it {made.id}"
+            request, f"/templates/{made.id}", f"{made.fields.name} is ready; messages name it {made.id}"
         )
