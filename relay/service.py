@@ -186,14 +186,13 @@ class RelayService(MultiService):
         self._web["dashboard"].serve(embedded.site(largest))
         self._web["internal"].serve(embedded.relay_site(token, largest))
         target = self._target()
-        if target is not None:
-            embedded.hint = Hint(
-                self._name(),
-                target[1],
-                key_file=embedded.key_file,
-                ports=tuple(found[1] for found in self._targets()),
-                certificate=None if self.config.certificate else Path(self.config.data) / tls.CERTIFICATE,
-            )
+        embedded.hint = Hint(
+            self._name(),
+            target[1] if target is not None else 0,
+            key_file=embedded.key_file,
+            ports=tuple(found[1] for found in self._targets()),
+            certificate=None if self.config.certificate else Path(self.config.data) / tls.CERTIFICATE,
+        )
         return Internal(f"http://{shown(self._web['internal'].address)}", token)
 
     def _target(self) -> tuple[str, int] | None:

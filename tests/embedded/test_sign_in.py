@@ -6,6 +6,7 @@ import stat
 
 import sqlalchemy as sa
 from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from relay.embedded import schema, sessions
 from relay.embedded.first import ADMINISTRATOR, USER
@@ -133,6 +134,28 @@ class SignInTests(BackendCase):
         for password in self.passwords.values():
             self.assertNotIn(password, text)
         self.assertNotIn(self.passwords[USER], repr(self.backend))
+
+    def test_logged(self) -> None:
+        """The log tells who signed in and whose password was wrong, from where, and nothing that was typed."""
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        for email, password in ((USER, "canary-1"), ("canary-2", "canary-3"), (USER, self.passwords[USER])):
+            self.browser("", "192.0.2.1").post("/sign-in", {"email": email, "password": password})
+        self.assertEqual(
+            [line for line in lines if "192.0.2.1" in line],
+            [
+                f"embedded: {USER} from 192.0.2.1 not signed in",
+                "embedded: a stranger from 192.0.2.1 not signed in",
+                f"embedded: {USER} from 192.0.2.1 signed in",
+            ],
+        )
+        self.assertNotIn("canary", "".join(lines))
+        self.assertNotIn(self.passwords[USER], "".join(lines))
 
     def test_inside(self) -> None:
         """Only a path of ours is what one comes to after signing in."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from playwright.sync_api import Page
+
 from tests.integration.browser import PagesCase
 
 
@@ -86,3 +88,40 @@ class AdministrationTests(PagesCase):
         page.get_by_text("is disabled").wait_for()
         user.goto("/integrate")
         user.wait_for_url("**/sign-in**")
+
+
+class AttackTests(PagesCase):
+    """A page of somebody else's, in the browser of who is signed in (THREATS.md, "CSRF, clickjacking")."""
+
+    def attack(self, page: Page, origin: str, document: str) -> Page:
+        """A second tab, at a page of *origin*."""
+        tab = page.context.new_page()
+        tab.route(f"{origin}/**", lambda route: route.fulfill(body=document, content_type="text/html"))
+        tab.goto(f"{origin}/")
+        return tab
+
+    def test_forms(self) -> None:
+        """A form that it sends changes nothing, from another site and from another port, where cookies come along."""
+        page = self.sign_in()
+        form = (
+            f'<form method="post" action="{self.url}/integrate/reset"><input name="csrf" value="x"></form>'
+            "<script>document.forms[0].submit()</script>"
+        )
+        tab = self.attack(page, "http://evil.example", form)
+        tab.wait_for_url(f"{self.url}/**")
+        # The form came without the cookie, and was sent to sign in; that GET came with it.
+        self.assertEqual(tab.get_by_role("heading").first.inner_text(), "Dashboard")
+        tab = self.attack(page, "http://127.0.0.1:9", form)
+        tab.wait_for_url(f"{self.url}/**")
+        self.assertEqual(tab.get_by_role("heading").first.inner_text(), "Sent from elsewhere")
+        self.shots(tab, "error")
+        page.goto("/integrate")
+        self.assertEqual(page.locator("#key").inner_text(), self.relay.api_key)
+
+    def test_frames(self) -> None:
+        """It cannot put a page of ours into a frame."""
+        page = self.sign_in()
+        tab = self.attack(page, "http://127.0.0.1:9", f'<iframe src="{self.url}/integrate"></iframe>')
+        tab.wait_for_timeout(500)
+        self.assertEqual(tab.frames[1].get_by_text("Integrate").count(), 0)
+        self.assertNotIn(self.url, tab.frames[1].url)

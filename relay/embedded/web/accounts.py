@@ -11,7 +11,7 @@ from relay.embedded import accounts, keys, people, sessions
 from relay.embedded.accounts import Row
 from relay.embedded.resource import Answer
 from relay.embedded.rules import Refused, wrong
-from relay.embedded.web.frame import AdminPage, Form, FormPage, Viewer, below, html, number, redirect
+from relay.embedded.web.frame import AdminPage, Form, FormPage, Viewer, below, html, number, record, redirect
 
 
 class Accounts(FormPage, AdminPage):
@@ -78,6 +78,7 @@ class Accounts(FormPage, AdminPage):
     async def _look(self, viewer: Viewer, row: Row, form: Form) -> str:
         """Show the account to the administrator."""
         await self.frontend.platform.write(partial(sessions.look_at, id=viewer.session, account=row.id))
+        record(viewer, f"looks at account {row.id}")
         return ""
 
     async def _rename(self, viewer: Viewer, row: Row, form: Form) -> str:
@@ -91,6 +92,7 @@ class Accounts(FormPage, AdminPage):
         platform = self.frontend.platform
         stopped = await platform.write(partial(accounts.disable, id=row.id, now=platform.now()))
         platform.keys.forget(stopped)
+        record(viewer, f"disabled account {row.id}")
         return f"{row.name} is disabled: its API key and its users are refused."
 
     async def _enable(self, viewer: Viewer, row: Row, form: Form) -> str:
@@ -99,6 +101,7 @@ class Accounts(FormPage, AdminPage):
 
     async def _reset(self, viewer: Viewer, row: Row, form: Form) -> str:
         await self.frontend.platform.keys.reset(row.id)
+        record(viewer, f"reset the API key of account {row.id}")
         return f"The API key of {row.name} was reset: the old one works no more, and its users see the new one."
 
 

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import attrs
 from attrs import field, frozen
+from twisted.logger import Logger
 from twisted.web.server import Request
 
 from relay.embedded import sessions
@@ -59,6 +60,8 @@ HEADERS = (
 
 #: A path of ours: no host, and nothing that a browser takes for the beginning of one.
 _PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")
+
+_log = Logger()
 
 SESSION = "session"
 NOTICE = "notice"
@@ -224,6 +227,11 @@ class FormPage(Page):
         if request.method != b"POST":
             return await super().respond(viewer, request)
         return await self.submitted(viewer, request, posted(self.frontend, request, viewer.csrf))
+
+
+def record(viewer: Viewer, what: str) -> None:
+    """Write to the log what *viewer* did that others may ask about later."""
+    _log.info("embedded: {email} {what}", email=viewer.user.email, what=what)
 
 
 def tenant_of(viewer: Viewer) -> Tenant:

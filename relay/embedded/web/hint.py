@@ -13,7 +13,7 @@ class Hint:
     """Where messages are taken.
 
     :ivar host: the name or address for clients.
-    :ivar port: the best of the ports for a first message.
+    :ivar port: the best of the ports for a first message, 0 where none is listened on.
     :ivar tls: whether the SMTP side offers STARTTLS.
     :ivar key_file: where the API key of the first account stands.
     :ivar ports: all ports that are listened on.

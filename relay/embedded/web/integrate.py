@@ -13,7 +13,7 @@ from relay.embedded.accounts import Tenant
 from relay.embedded.resource import Answer, argument
 from relay.embedded.rules import Refused
 from relay.embedded.web import samples
-from relay.embedded.web.frame import HEADERS, AccountPage, Form, FormPage, Viewer, html, tenant_of
+from relay.embedded.web.frame import HEADERS, AccountPage, Form, FormPage, Viewer, html, record, tenant_of
 
 TABS = (("", "SMTP Relay"), ("api", "HTTP API"))
 
@@ -35,6 +35,7 @@ class Integrate(FormPage, AccountPage):
         if _name(request) != "reset":
             raise Refused(404, "Not found", "There is no such page")
         await self.frontend.platform.keys.reset(tenant_of(viewer).id)
+        record(viewer, f"reset the API key of account {tenant_of(viewer).id}")
         said = "The API key was reset: the old one works no more."
         if viewer.impersonating:
             said += " Its users see the new one."

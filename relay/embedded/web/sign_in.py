@@ -6,6 +6,7 @@ from math import ceil
 from typing import ClassVar
 
 import sqlalchemy as sa
+from twisted.logger import Logger
 from twisted.web.server import Request
 
 from relay.embedded import people, sessions
@@ -24,6 +25,8 @@ from relay.embedded.web.frame import (
     redirect,
     viewer_of,
 )
+
+_log = Logger()
 
 #: The cookie of who is yet to sign in: the form is bound to it.
 VISIT = "visit"
@@ -96,7 +99,8 @@ class SignIn(Endpoint):
         :raises Refused: 403, the words for an address that is unknown and for a wrong password are the same; 429.
         """
         throttle, platform = self._frontend.throttle, self._frontend.platform
-        address = ("address", network(getattr(request.getClientAddress(), "host", "")))
+        peer = getattr(request.getClientAddress(), "host", "")
+        address = ("address", network(peer))
         wait = ceil(throttle.wait(address, ("email", email)))
         if wait:
             words = f"Too many attempts failed; try again in {wait} second{'' if wait == 1 else 's'}"
@@ -105,7 +109,11 @@ class SignIn(Endpoint):
         found = await platform.read(lambda connection: people.credentials(connection, email))
         user, hashed = found or (None, None)
         if not await self._frontend.passwords.match(hashed, password) or user is None:
+            # What is no user's address may be a password that was typed in the wrong place.
+            who = user.email if user else "a stranger"
+            _log.warn("embedded: {email} from {peer} not signed in", email=who, peer=peer)
             raise Refused(403, "Not signed in", "The e-mail address or the password is wrong")
+        _log.info("embedded: {email} from {peer} signed in", email=user.email, peer=peer)
         throttle.undo(address)
         throttle.forget(("email", email))
         return user

@@ -10,7 +10,7 @@ from relay.embedded import accounts, passwords, people
 from relay.embedded.people import User
 from relay.embedded.resource import Answer, argument
 from relay.embedded.rules import Refused
-from relay.embedded.web.frame import AdminPage, Form, FormPage, Viewer, below, html, number
+from relay.embedded.web.frame import AdminPage, Form, FormPage, Viewer, below, html, number, record
 
 
 class Users(FormPage, AdminPage):
@@ -55,6 +55,7 @@ class Users(FormPage, AdminPage):
             if refused.status == 404:
                 problem = Refused(400, "No account", "Choose the account, or Administrator")
             return await self._listed(viewer, chosen, form.text("email"), problem)
+        record(viewer, f"added the user {email}{' as an administrator' if account is None else ''}")
         return html("user.html", viewer, email=email, password="" if form.get("password") else password, new=True)
 
     async def _password(self, viewer: Viewer, request: Request, user: User) -> Answer:
@@ -63,10 +64,12 @@ class Users(FormPage, AdminPage):
         hashed = await self.frontend.passwords.hashed(password)
         keep = viewer.session if user.id == viewer.user.id else ""
         await self.frontend.platform.write(partial(people.set_password, id=user.id, hashed=hashed, keep=keep))
+        record(viewer, f"gave {user.email} a new password")
         return html("user.html", viewer, email=user.email, password=password, new=False)
 
     async def _disable(self, viewer: Viewer, request: Request, user: User) -> Answer:
         await self.frontend.platform.write(partial(people.disable, id=user.id, now=self.frontend.platform.now()))
+        record(viewer, f"disabled {user.email}")
         return self.see_other(request, "/admin/users", f"{user.email} is disabled, and signed out everywhere.")
 
     async def _enable(self, viewer: Viewer, request: Request, user: User) -> Answer:
