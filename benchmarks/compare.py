@@ -21,6 +21,7 @@ from pathlib import Path
 from comparison import needs, parts, table
 from comparison.bench import Bench
 from comparison.messages import WORKLOADS
+from comparison.profile import profile
 from comparison.programs import AIOSMTPD, RELAY, TWISTED
 from comparison.result import Result, made
 
@@ -49,6 +50,12 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--idle-sessions", type=positive, default=1000)
     parser.add_argument("--large-clients", type=positive, default=100, help="that send a large message at once")
     parser.add_argument("--large-size", type=positive, default=30_000_000, help="octets of that message, about")
+    parser.add_argument(
+        "--profile",
+        action="append",
+        choices=[f"{name}{kind and '+'}{kind}" for name in WORKLOADS for kind in parts.KINDS],
+        help="only show where the relay's time goes under this; may be repeated",
+    )
     parser.add_argument("--json", type=Path, help="where to write the result, with all runs")
     parser.add_argument(
         "--page", type=Path, metavar="JSON", help="measure nothing: write this result into docs/performance.rst"
@@ -58,7 +65,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--json: {options.json.parent} is no folder")
     if options.quick:
         options.repeat, options.seconds = 1, 0.5
-    options.only = options.only or list(ALL)
+    options.only = [] if options.profile else options.only or list(ALL)
     options.programs = [PROGRAMS[each] for each in options.program or PROGRAMS]
     if RELAY not in options.programs:
         options.only = [each for each in options.only if each not in parts.OF_THE_RELAY]
@@ -75,18 +82,25 @@ def positive(word: str) -> int:
 def needed(options: argparse.Namespace) -> Iterator[str]:
     """What this measurement needs from Debian and PyPI."""
     yield from ("Linux", "smtp-sink", "smtp-source", "cc")
-    if SIGN_IN in options.only:
+    if uses_tls(options):
         yield "openssl/ssl.h"
     for name in options.programs:
         yield from parts.NEEDS[name]
+
+
+def uses_tls(options: argparse.Namespace) -> bool:
+    """Whether our client needs it."""
+    return SIGN_IN in options.only or any("STARTTLS" in each for each in options.profile or ())
 
 
 def measure(options: argparse.Namespace) -> Result:
     """All parts that were asked for."""
     with (
         tempfile.TemporaryDirectory(prefix="relay-compare-") as folder,
-        Bench.ready(options, Path(folder), tls=SIGN_IN in options.only) as bench,
+        Bench.ready(options, Path(folder), tls=uses_tls(options)) as bench,
     ):
+        for name in options.profile or ():
+            print(profile(bench, name).text())
         workloads = [WORKLOADS[name] for name in WORKLOADS if name in options.only]
         if workloads:
             parts.table(bench, workloads)

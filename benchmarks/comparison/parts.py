@@ -24,6 +24,9 @@ from .programs import RELAY, Program
 #: How often what needs a new process each time is measured at most.
 _FEW = 3
 
+#: How our own client signs in, as its options.
+KINDS: dict[str, tuple[str, ...]] = {"": (), "AUTH": ("-a", TOKEN), "STARTTLS": ("-S", "-a", TOKEN)}
+
 #: The limits of the issue.
 LATENCY_MS = 5.0
 IDLE_KB = 4.0
@@ -61,11 +64,10 @@ def in_turn(running: Sequence[Program], workloads: Sequence[Workload]) -> list[t
 
 def sign_in(bench: Bench, workloads: Sequence[Workload]) -> None:
     """The relay by our own client: as it is, with AUTH PLAIN, and with STARTTLS, a handshake for each connection."""
-    kinds = {"": (), "AUTH": ("-a", TOKEN), "STARTTLS": ("-S", "-a", TOKEN)}
     with bench.launcher.running(YARDSTICK) as sink, bench.launcher.running(RELAY) as relay:
         jobs: list[tuple[Program, Workload, Load, Path, int, str]] = []
         for program, workload in in_turn((sink, relay), workloads):
-            for kind, options in kinds.items() if program is relay else [("", ())]:
+            for kind, options in KINDS.items() if program is relay else [("", ())]:
                 load = evolve(bench.load, options=options)
                 file = bench.file(workload, signed=not kind)
                 count = bench.warm(program, workload, load, file)

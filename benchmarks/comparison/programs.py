@@ -19,6 +19,9 @@ from .processes import Cores, free_port, tree
 
 PATIENCE = 60.0
 
+#: The file beside the log that a profiled relay writes at its end.
+STATS = "stats"
+
 RELAY = "relay"
 TWISTED = "naive Twisted"
 AIOSMTPD = "aiosmtpd + aiohttp"
@@ -92,18 +95,28 @@ class Launcher:
 
     @contextlib.contextmanager
     def running(
-        self, name: str, *, data: Path | None = None, everywhere: bool = False, **settings: object
+        self,
+        name: str,
+        *,
+        data: Path | None = None,
+        everywhere: bool = False,
+        profiled: bool = False,
+        **settings: object,
     ) -> Iterator[Program]:
         """The program *name* until the end of the block.
 
         :param data: the relay's data directory, if it is to be one that exists.
         :param everywhere: on all cores.
+        :param profiled: the relay under Twisted's profiler, which leaves its file beside the log.
         :param settings: of the relay, as its variables.
         """
         port = free_port()
         folder = data or self.folder / f"{name.replace(' ', '-')}-{port}"
         folder.mkdir(exist_ok=True)
         command, variables = self._command(name, port, folder, settings)
+        if profiled:
+            options = ["-n", "--pidfile=", "--profiler=cProfile", f"--profile={folder / STATS}", "--savestats"]
+            command = [needs.program("twistd"), *options, "smtp-relay"]
         begun = time.monotonic()
         program = self._start(name, command, variables, folder / "log", port, everywhere)
         try:

@@ -77,6 +77,11 @@ class CompareTests(SynchronousTestCase):
         self.assertEqual({each["part"] for each in said["figures"]}, {*parts} - {"sign-in"})
         self.assertTrue(all(each["good"] for each in said["figures"]), said["figures"])
 
+    def test_profile(self) -> None:
+        """It tells which modules of the relay a message goes through."""
+        _, printed = self.compare("--profile", "W1+AUTH")
+        self.assertRegex(printed, r"(?m)^ *\d+\.\d% +\d+\.\d  relay/smtp/session\.py$")
+
     def test_missing(self) -> None:
         """Without a compiler it says which packages to install, and measures nothing."""
         ran = subprocess.run(
