@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from attrs import field, frozen
-from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -31,6 +30,7 @@ from relay.operate import health, tls
 from relay.operate.listening import Listener
 from relay.operate.log import log_record
 from relay.operate.metrics import Metrics
+from relay.periodic import Periodic
 from relay.pipeline import Ledger, Pipeline
 from relay.posting import Deliver, ignore
 from relay.smtp.auth import Keys, make_portal
@@ -206,9 +206,7 @@ class Intake(MultiService):
         self.readiness = health.Readiness(platforms.reachable, reactor)
         self.readiness.listening = True
         self.metrics.watch_certificate(lambda: certificates.not_after)
-        daily = TimerService(_DAY, certificates.warn)
-        daily.clock = reactor
-        daily.setServiceParent(self)
+        Periodic(reactor, _DAY, certificates.warn).setServiceParent(self)
 
     def _recorder(self, internal: Internal | None) -> Callable[[Record], None]:
         """Who is told of every message: the metrics and the log, and the embedded backend."""

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from attrs import define
-from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
@@ -15,6 +14,7 @@ from twisted.logger import Logger
 
 from relay import policy
 from relay.errors import Failure, PermanentFailure, Reason
+from relay.periodic import Periodic
 from relay.posting import Posting
 from relay.spool import failures, runner
 from relay.spool.handover import Handover
@@ -116,9 +116,7 @@ class SpoolService(MultiService):
         self.deliver = self._handover.deliver
         self.ledger = Ledger(store, policies.keep, clock.seconds)
         for seconds, work in ((_LOOK, self._count), (_PURGE, self._purge)):
-            timer = TimerService(seconds, work)
-            timer.clock = clock
-            timer.setServiceParent(self)
+            Periodic(clock, seconds, work).setServiceParent(self)
 
     def startService(self) -> None:
         """Begin to post what is due."""

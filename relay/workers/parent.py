@@ -11,7 +11,6 @@ from typing import Any
 
 from attrs import evolve
 from prometheus_client import CollectorRegistry
-from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
@@ -22,6 +21,7 @@ from relay.intake import CLOSING, Intake, Internal, MakeThread, certificate_path
 from relay.operate import tls
 from relay.operate.listening import Listener
 from relay.operate.metrics import exposition
+from relay.periodic import Periodic
 from relay.spool.pacing import within
 from relay.workers import logs
 from relay.workers.asking import Asking
@@ -90,9 +90,7 @@ class Workers(MultiService):
         self._internal = internal
         self._listeners = listeners
         self._sockets = [each.leave() for each in listeners]
-        timer = TimerService(_LOOK, self._look)
-        timer.clock = self._reactor
-        timer.setServiceParent(self)
+        Periodic(self._reactor, _LOOK, self._look).setServiceParent(self)
 
     async def _prepare_spool(self, thread: Any) -> None:
         """Make the spool, and free what a relay before had under way."""
