@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from relay.embedded import template
+import sqlalchemy as sa
+
+from relay.embedded import accounts, template
 from relay.embedded.template import Rendered
-from tests.embedded.inmemory import BackendCase, Reply, ask
+from relay.values import Route
+from tests.embedded.inmemory import MESSAGE, BackendCase, Reply, ask
 
 TEMPLATES = "/api/transactional/templates"
 
@@ -282,6 +285,35 @@ class SettingsTests(BackendCase):
         self.assertIn("capture", self.put({"default_route": "nope"}, 403)["description"])
         for given in ({}, {"default_route": None}, {"default_route": 1}, {"route": "capture"}):
             self.assertIn("default_route", self.put(given, 400)["description"])
+
+
+class SeveralRoutesTests(SettingsTests):
+    """An account with two routes, beside another one with a third."""
+
+    def setUp(self) -> None:
+        super().setUp()
+
+        def give(connection: sa.Connection) -> None:
+            accounts.add_route(connection, 1, Route("archive", "The archive"), 0.0)
+            other = accounts.add(connection, "Other", 0.0)
+            accounts.add_route(connection, other, Route("theirs", "Theirs"), 0.0)
+
+        self.change(give)
+
+    def test_routes(self) -> None:
+        """The routes are those of the account, and no others."""
+        listed = self.get("/api/transactional/routes").json["routes"]
+        self.assertEqual([each["id"] for each in listed], ["archive", "capture"])
+
+    def test_default_route(self) -> None:
+        """Messages that name no route go by the one that is chosen; without one they must name theirs."""
+        self.assertEqual(self.post(MESSAGE).status, 400)
+        self.assertEqual(self.put({"default_route": "the ARCHIVE"}), {"default_route": "archive"})
+        self.sent()
+        self.assertEqual(self.logged("?status=captured")[0]["route"], "archive")
+        self.assertEqual(self.put({"default_route": ""}), {"default_route": ""})
+        self.assertEqual(self.post(MESSAGE).status, 400)
+        self.assertIn("archive, capture", self.put({"default_route": "theirs"}, 403)["description"])
 
 
 class BusyTests(TemplateCase):

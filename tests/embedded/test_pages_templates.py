@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from relay.embedded.filling import Mistake
+from relay.embedded.web.editor import variables_of
 from relay.embedded.web.preview import HEADERS
 from tests.embedded.inmemory import BackendCase, Reply
+from tests.embedded.test_template import JSON
 
 TEMPLATES = "/templates"
 EDITOR = "/templates/welcome-mail"
@@ -282,6 +290,23 @@ class PreviewTests(PagesCase):
         self.assertEqual(self.check(variables="[" * 20_000)["mistake"]["field"], "variables")
         deep = '{"a":' * 101 + "1" + "}" * 101
         self.assertIn("deep", self.check(variables=deep)["mistake"]["words"])
+
+
+class VariablesTests(SynchronousTestCase):
+    """What is typed as variables."""
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        st.text(alphabet='{}[]":,\\ \nabN0.e-', max_size=40)
+        | JSON.map(lambda value: json.dumps({"a": value}, indent=1))
+    )
+    def test_any(self, text: str) -> None:
+        """Whatever is typed is an object, or a mistake with a line that the text has, or none."""
+        try:
+            self.assertIsInstance(variables_of(text), dict)
+        except Mistake as mistake:
+            self.assertEqual(mistake.name, "variables")
+            self.assertIn(mistake.line, (None, *range(1, text.count("\n") + 2)))
 
 
 class HistoryTests(PagesCase):
