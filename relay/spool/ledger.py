@@ -46,6 +46,9 @@ class Memory(Protocol):
     async def remember(self, entry: Remembered) -> None:
         """Keep *entry* durably; one with the same fingerprint is replaced."""
 
+    async def claim(self, entry: Remembered) -> Remembered:
+        """Keep *entry* unless there is one with its fingerprint; what is there then."""
+
     async def recall(self, fingerprint: bytes) -> Remembered | None:
         """The entry, None when there is none or it is too old."""
 
@@ -185,7 +188,8 @@ class Ledger:
             self._announce(claim)
             if explicit is not None and not claim.known:
                 # After a crash it is delivered under the same id.
-                await self._memory.remember(Remembered(explicit, claim.id))
+                # Another process may have been faster.
+                claim.id = (await self._memory.claim(Remembered(explicit, claim.id))).id
                 self.remembered()
         except Exception:
             claim.ended = True

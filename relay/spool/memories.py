@@ -48,6 +48,16 @@ class Memories:
         insert(transaction.connection, memories, rows)
         return [None] * len(entries)
 
+    def claim(self, transaction: Transaction, entries: Sequence[Remembered]) -> list[Remembered]:
+        """The entry that has the fingerprint of each of *entries* already, or the one that is kept from now on."""
+        claimed = []
+        for entry in entries:
+            found = self._recall(transaction, entry.fingerprint)
+            if found is None:
+                self.remember(transaction, [entry])
+            claimed.append(found or entry)
+        return claimed
+
     def recall(self, transaction: Transaction, fingerprints: Sequence[bytes]) -> list[Remembered | None]:
         """The entry of each fingerprint, None without one or when it is too old."""
         return [self._recall(transaction, each) for each in fingerprints]

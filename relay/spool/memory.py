@@ -209,6 +209,13 @@ class MemoryStore:
         """Keep *entry* for as long as the ledger does; one with the same fingerprint is replaced."""
         self._memories[entry.fingerprint] = self._now() + self._keep, entry
 
+    async def claim(self, entry: Remembered) -> Remembered:
+        """Keep *entry*, unless there is one with its fingerprint; that which is there then."""
+        found = await self.recall(entry.fingerprint)
+        if found is None:
+            await self.remember(entry)
+        return found or entry
+
     async def recall(self, fingerprint: bytes) -> Remembered | None:
         """The entry, None when there is none or it is too old."""
         now = self._now()

@@ -226,6 +226,10 @@ class Store:
         """Keep *entry* for as long as the ledger does; one with the same fingerprint is replaced."""
         await self._writer.submit(self._memories.remember, entry)
 
+    async def claim(self, entry: Remembered) -> Remembered:
+        """Keep *entry*, unless there is one with its fingerprint; what is there then, the same for all."""
+        return await self._writer.submit(self._memories.claim, entry)
+
     async def recall(self, fingerprint: bytes) -> Remembered | None:
         """The entry, None when there is none or it is too old."""
         return await self._writer.submit(self._memories.recall, fingerprint)

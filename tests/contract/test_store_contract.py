@@ -512,6 +512,14 @@ class LedgerTests:
         self.got(self.store.purge())
         self.assertFalse(self.got(self.store.has_memories()))
 
+    def test_claimed_once(self) -> None:
+        """Of several that claim the same only the first is kept, and all learn of it."""
+        self.assertEqual(self.got(self.store.claim(Remembered(b"f", "ID1"))), Remembered(b"f", "ID1"))
+        self.assertEqual(self.got(self.store.claim(Remembered(b"f", "ID2"))), Remembered(b"f", "ID1"))
+        self.assertTrue(self.got(self.store.has_memories()))
+        self.got(self.store.forget(b"f"))
+        self.assertEqual(self.got(self.store.claim(Remembered(b"f", "ID3"))).id, "ID3")
+
 
 class NoticeTests:
     """What the webhook is to be told."""

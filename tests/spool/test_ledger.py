@@ -38,6 +38,12 @@ class FakeMemory:
         self._check()
         self.entries[entry.fingerprint] = entry
 
+    async def claim(self, entry: Remembered) -> Remembered:
+        """Keep what is not there."""
+        if entry.fingerprint not in self.entries:
+            await self.remember(entry)
+        return self.entries[entry.fingerprint]
+
     async def recall(self, fingerprint: bytes) -> Remembered | None:
         """Find; takes until :attr:`recalling` fires, if there is one."""
         self.reads += 1
