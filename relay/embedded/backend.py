@@ -37,6 +37,7 @@ from relay.embedded.web import LINKS, pages
 from relay.embedded.web.cookies import Cookies
 from relay.embedded.web.frame import Frontend
 from relay.embedded.web.hint import Hint
+from relay.embedded.web.turns import Turns
 from relay.policy import Embedded
 from relay.spool.clock import SteadyClock
 from relay.spool.crypto import Cipher
@@ -170,6 +171,7 @@ class Backend:
             passwords_file=lambda: first.FILE if self.passwords_file.exists() else "",
             hint=lambda: self.hint,
             live=self._live,
+            turns=Turns(self._reactor),
         )
         root = pages(frontend)
         root.putChild(b"api", api(self._platform))

@@ -32,6 +32,7 @@ from relay.embedded.rules import Refused, storable
 from relay.embedded.throttle import Throttle
 from relay.embedded.web.cookies import Cookies
 from relay.embedded.web.hint import Hint
+from relay.embedded.web.turns import Turns
 from relay.policy import Embedded
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Frontend:
     :ivar signed_in: called after somebody has signed in.
     :ivar passwords_file: the name of the file with the first passwords, ``""`` once they have served.
     :ivar live: tells who looks at a log what is new.
+    :ivar turns: let pages give way to messages.
     """
 
     platform: Platform
@@ -98,6 +100,7 @@ class Frontend:
     passwords_file: Callable[[], str]
     hint: Callable[[], Hint]
     live: Live
+    turns: Turns
 
 
 @frozen
@@ -172,7 +175,9 @@ class Page(Endpoint):
         if viewer is None:
             return redirect("/sign-in" if request.method == b"POST" else f"/sign-in?next={quote(_wanted(request))}")
         try:
-            answer = self.elsewhere(viewer) or await self.respond(viewer, request)
+            answer = self.elsewhere(viewer)
+            if answer is None:
+                answer = await self.frontend.turns.run(self.respond(viewer, request))
         except Refused as refused:
             answer = _refusal(refused, viewer)
         if viewer.notice and answer.content_type == HTML and answer.status != 303:
