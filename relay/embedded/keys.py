@@ -185,9 +185,15 @@ def key_from(path: Path) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write the file so that at any moment it is whole or missing, and readable to its owner alone."""
+    """Write the file so that at any moment it is whole or missing, and readable to its owner alone.
+
+    Written by root it belongs to who has the folder, as a command's beside a relay that runs as another user.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+        if os.geteuid() == 0:
+            folder_of = path.parent.stat()
+            os.fchown(file.fileno(), folder_of.st_uid, folder_of.st_gid)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

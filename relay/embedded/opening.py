@@ -72,9 +72,9 @@ def open_existing(data: Path, policy: Embedded) -> tuple[sa.Engine, Cipher]:
     """
     where = "embedded.database" if policy.database else f"data: {data / DATABASE}"
     cipher = Cipher(Path(policy.key_file) if policy.key_file else data / CIPHER_FILE, "embedded.key_file")
-    if not policy.database and not (data / DATABASE).exists():
-        raise ConfigError([f"{where}: there is no such file; start the relay once, or name its --data or --config"])
     try:
+        if not policy.database and not (data / DATABASE).exists():
+            raise ConfigError([f"{where}: there is no such file; start the relay once, or name its --data or --config"])
         engine = open_postgresql(policy.database) if policy.database else open_sqlite(data / DATABASE)
         with engine.connect() as connection:
             found = REVISIONS.current(connection)
@@ -82,7 +82,8 @@ def open_existing(data: Path, policy: Embedded) -> tuple[sa.Engine, Cipher]:
                 raise ConfigError([f"{where}: has schema revision {found}; start this version of the relay once"])
             unlock(connection, cipher)
     except OSError as error:
-        raise ConfigError([f"data: {error.filename}: {error.strerror}"]) from None
+        hint = "; run this as the user that the relay runs as" if isinstance(error, PermissionError) else ""
+        raise ConfigError([f"data: {error.filename}: {error.strerror}{hint}"]) from None
     except DatabaseError as error:
         raise ConfigError([f"{where}: {_said(error, bool(policy.database))}"]) from None
     return engine, cipher

@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import smtplib
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from unittest import skipUnless
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from .postgresql import new_database
 from .support import ANY, PATIENCE, SMTP_RELAY, TWISTD, Relay, environment, running
+
+NOBODY = 65534
+
+#: A process of a user without any rights.
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--")
 
 
 def signs_in(relay: Relay, key: str) -> bool:
@@ -41,10 +49,10 @@ class PeopleCase(SynchronousTestCase):
         """Settings that name one; none is SQLite."""
         return {}
 
-    def start(self, *words: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    def start(self, *words: str, stdin: int = subprocess.DEVNULL, before: Sequence[str] = ()) -> subprocess.Popen[str]:
         """``smtp-relay`` with these words."""
         return subprocess.Popen(
-            [SMTP_RELAY, *words, "--data", str(self.folder / "data")],
+            [*before, SMTP_RELAY, *words, "--data", str(self.folder / "data")],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -53,9 +61,9 @@ class PeopleCase(SynchronousTestCase):
             start_new_session=True,
         )
 
-    def run_(self, *words: str) -> tuple[int, str]:
+    def run_(self, *words: str, before: Sequence[str] = ()) -> tuple[int, str]:
         """Exit code and output of ``smtp-relay``."""
-        process = self.start(*words)
+        process = self.start(*words, before=before)
         said, _ = process.communicate(timeout=PATIENCE)
         return process.returncode, said
 
@@ -208,3 +216,31 @@ class FirstStartTests(PeopleCase):
             process.wait(PATIENCE)
             os.close(master)
         return said.decode("utf-8", "replace")
+
+
+@skipUnless(os.geteuid() == 0 and shutil.which("setpriv"), "only root may become another user")
+class OtherUserTests(PeopleCase):
+    """A relay that runs as a user without rights."""
+
+    def test_root_beside(self) -> None:
+        """What root changes beside it stays the relay's: it starts again, with the new key."""
+        self.folder.chmod(0o755)
+        shutil.chown(self.folder, NOBODY, NOBODY)
+        with running(folder=self.folder, command=[*AS_NOBODY, *TWISTD]) as relay:
+            old = relay.api_key
+        self.does("account", "reset-key", "Local")
+        self.does("user", "list")
+        with running(folder=self.folder, command=[*AS_NOBODY, *TWISTD]) as relay:
+            self.assertNotEqual(relay.api_key, old)
+            self.assertTrue(signs_in(relay, relay.api_key))
+        for file in relay.data.iterdir():
+            self.assertEqual(file.stat().st_uid, NOBODY, file)
+
+    def test_stranger(self) -> None:
+        """Another user is told whose command it is."""
+        with running(folder=self.folder):
+            self.folder.chmod(0o755)
+            code, said = self.run_("account", "list", before=AS_NOBODY)
+            self.assertEqual(code, 1)
+            self.assertIn("Permission denied; run this as the user that the relay runs as", said)
+            self.assertNotIn("Traceback", said)
