@@ -19,7 +19,7 @@ from relay.embedded.api.core import AccountEndpoint, header, instant, moment, pa
 from relay.embedded.api.tree import segment
 from relay.embedded.resource import Answer, argument
 from relay.embedded.rules import Refused
-from relay.embedded.store import Content, Entry, Event
+from relay.embedded.store import Content, Entry
 
 #: Most messages in one answer of the log, and how many when the client names no number.
 MOST_LISTED = 500
@@ -42,12 +42,10 @@ class LogEntry(AccountEndpoint):
 
     async def of(self, tenant: Tenant, request: Request) -> Answer:
         id = rules.storable(segment(request, 3))
-        found = await self._platform.read(partial(_entry, account=tenant.id, id=id))
+        found = await self._platform.look(partial(_message, account=tenant.id, id=id))
         if found is None:
             raise Refused(404, "Not found", "This account has no such message")
-        entry, content, events = found
-        timeline = [{**attrs.asdict(each), "at": instant(each.at)} for each in events]
-        return Answer(wire.dump({**whole(entry, content), "timeline": timeline}))
+        return Answer(found)
 
 
 class Log(AccountEndpoint):
@@ -59,12 +57,12 @@ class Log(AccountEndpoint):
         if wanted.status not in ("", *store.STATUSES):
             raise rules.wrong(f"status: must be one of {', '.join(store.STATUSES)}")
         limit = _limit(request, MOST_ROWS, MOST_ROWS) if as_csv else _limit(request, LISTED, MOST_LISTED)
-        found = await self._platform.read(lambda connection: listing.listed(connection, tenant.id, wanted, limit))
+        wanted_rows = partial(_rows, account=tenant.id, wanted=wanted, limit=limit, as_csv=as_csv)
+        found = await self._platform.look(wanted_rows)
         if found is None:
             raise rules.wrong("before: this account has no such message")
-        if as_csv:
-            return _csv(request, found)
-        return Answer(wire.dump({"messages": [row(each) for each in found.entries], "before": found.before or None}))
+        text, before = found
+        return Answer(text, "text/csv; charset=utf-8", headers=_rest(request, before)) if as_csv else Answer(text)
 
 
 def wanted_of(request: Request) -> listing.Filter:
@@ -76,9 +74,29 @@ def wanted_of(request: Request) -> listing.Filter:
     return listing.Filter(**{**given, **{name: moment(request, name) for name in ("since", "until")}})
 
 
-def _entry(connection: sa.Connection, account: int, id: str) -> tuple[Entry, Content | None, list[Event]] | None:
+# Both make the body where they read, beside the reactor: it may be long.
+
+
+def _message(connection: sa.Connection, account: int, id: str) -> bytes | None:
+    """A message with its timeline."""
     found = store.one(connection, account, id)
-    return None if found is None else (*found, store.timeline(connection, found[0]))
+    if found is None:
+        return None
+    timeline = [{**attrs.asdict(each), "at": instant(each.at)} for each in store.timeline(connection, found[0])]
+    return wire.dump({**whole(*found), "timeline": timeline})
+
+
+def _rows(
+    connection: sa.Connection, account: int, wanted: listing.Filter, limit: int, as_csv: bool
+) -> tuple[bytes, str] | None:
+    """The messages that are wanted, and where the rest of them begins, ``""`` where there is none."""
+    found = listing.listed(connection, account, wanted, limit)
+    if found is None:
+        return None
+    rows = (row(each) for each in found.entries)
+    if as_csv:
+        return csv_table.written(COLUMNS, rows).encode("utf-8", "replace"), found.before
+    return wire.dump({"messages": list(rows), "before": found.before or None}), found.before
 
 
 def _as_csv(request: Request) -> bool:
@@ -89,15 +107,14 @@ def _as_csv(request: Request) -> bool:
     return given == "csv" or (not given and header(request, "Accept").lower().startswith("text/csv"))
 
 
-def _csv(request: Request, found: listing.Listing) -> Answer:
-    """The messages as a table, with a link to the rest where there is one (RFC 8288)."""
-    headers = [("Content-Disposition", 'attachment; filename="log.csv"')]
-    if found.before:
-        query = {name: argument(request, name) for name in (*_FILTERS, "limit") if argument(request, name)}
-        rest = urlencode({**query, "format": "csv", "before": found.before})
-        headers.append(("Link", f'</api/transactional/log?{rest}>; rel="next"'))
-    text = csv_table.written(COLUMNS, (row(each) for each in found.entries))
-    return Answer(text.encode("utf-8", "replace"), "text/csv; charset=utf-8", headers=tuple(headers))
+def _rest(request: Request, before: str) -> tuple[tuple[str, str], ...]:
+    """The headers of a table: a file, with a link to the rest where there is one (RFC 8288)."""
+    file = ("Content-Disposition", 'attachment; filename="log.csv"')
+    if not before:
+        return (file,)
+    query = {name: argument(request, name) for name in (*_FILTERS, "limit") if argument(request, name)}
+    rest = urlencode({**query, "format": "csv", "before": before})
+    return file, ("Link", f'</api/transactional/log?{rest}>; rel="next"')
 
 
 def _limit(request: Request, usual: int, most: int) -> int:

@@ -25,7 +25,7 @@ class Stats(AccountEndpoint):
     async def of(self, tenant: Tenant, request: Request) -> Answer:
         parameters(request, "from", "to", "interval", "tag")
         tag, span = rules.storable(argument(request, "tag")).lower(), _span(request, self._platform.now())
-        found = await self._platform.read(lambda connection: statistics.statistics(connection, tenant.id, span, tag))
+        found = await self._platform.look(lambda connection: statistics.statistics(connection, tenant.id, span, tag))
         return Answer(wire.dump(_counted(request, span, found)))
 
 
@@ -35,11 +35,11 @@ class OneTag(AccountEndpoint):
     async def of(self, tenant: Tenant, request: Request) -> Answer:
         parameters(request, "from", "to", "interval")
         tag, span = segment(request, 3).lower(), _span(request, self._platform.now())
-        used = await self._platform.read(lambda connection: statistics.used(connection, tenant.id))
+        used = await self._platform.look(lambda connection: statistics.used(connection, tenant.id))
         about = next((each for each in used if each.tag == tag), None)
         if about is None:
             raise Refused(404, "Not found", "This account has used no such tag")
-        found = await self._platform.read(lambda connection: statistics.statistics(connection, tenant.id, span, tag))
+        found = await self._platform.look(lambda connection: statistics.statistics(connection, tenant.id, span, tag))
         counted = _counted(request, span, found)
         del counted["tags"]
         return Answer(wire.dump({**_about(about), **counted}))
@@ -55,7 +55,7 @@ class Tags(AccountEndpoint):
         if begin is not None or end is not None:
             now = self._platform.now()
             span = _bounded(begin or 0.0, now + 1 if end is None else end, 1, now)
-        found = await self._platform.read(lambda connection: statistics.used(connection, tenant.id, span))
+        found = await self._platform.look(lambda connection: statistics.used(connection, tenant.id, span))
         return Answer(wire.dump({"tags": [_about(each) for each in found]}))
 
 

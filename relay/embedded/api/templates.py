@@ -36,7 +36,7 @@ class Templates(AccountEndpoint):
             return await self._create(tenant, request)
         parameters(request, "search", "tag")
         search, tag = rules.storable(argument(request, "search")), rules.storable(argument(request, "tag"))
-        found = await self._platform.read(lambda connection: templates.listed(connection, tenant.id, search, tag))
+        found = await self._platform.look(lambda connection: templates.listed(connection, tenant.id, search, tag))
         return Answer(wire.dump({"templates": [summary(each) for each in found]}))
 
     async def _create(self, tenant: Tenant, request: Request) -> Answer:
@@ -117,7 +117,7 @@ class Versions(AccountEndpoint):
 
     async def of(self, tenant: Tenant, request: Request) -> Answer:
         id = segment(request, 3)
-        found = await self._platform.read(lambda connection: templates.versions(connection, tenant.id, id))
+        found = await self._platform.look(lambda connection: templates.versions(connection, tenant.id, id))
         return Answer(wire.dump({"versions": [_version(each, body=False) for each in found]}))
 
 
