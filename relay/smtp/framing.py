@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
 _END = b"\r\n.\r\n"
-_NO_LINE_END = bytes(set(range(256)) - set(b"\r\n"))
-_BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
 class DataReader:
@@ -70,12 +66,12 @@ class DataReader:
 
 def has_bare_newline(content: bytes) -> bool:
     """Whether a CR or LF stands alone somewhere in *content*."""
-    ends = content.translate(None, _NO_LINE_END)
-    return ends != b"\r\n" * (len(ends) // 2)
+    pairs = content.count(b"\r\n")
+    return content.count(b"\n") != pairs or content.count(b"\r") != pairs
 
 
 def normalize(content: bytes) -> bytes:
     """*content* with every line ending in CR LF, and without NUL."""
     if has_bare_newline(content):
-        content = _BARE_NEWLINE.sub(b"\r\n", content)
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
     return content.replace(b"\0", b"") if b"\0" in content else content

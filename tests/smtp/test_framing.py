@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,5 +106,7 @@ class NormalizeTests(SynchronousTestCase):
     def test_nothing_bare_is_left(self, content: bytes) -> None:
         """After it no line end stands alone, and a second time changes nothing."""
         once = normalize(content)
+        self.assertEqual(once, re.sub(rb"\r(?!\n)|(?<!\r)\n", b"\r\n", content).replace(b"\0", b""))
+        self.assertEqual(has_bare_newline(content), bool(re.search(rb"\r(?!\n)|(?<!\r)\n", content)))
         self.assertFalse(has_bare_newline(once))
         self.assertEqual(normalize(once), once)
