@@ -28,12 +28,8 @@ from relay.values import Attachment, Submission
 #: Rows of one statement.
 _MOST = 500
 
-#: Whether the account may still use the route.
-_given = (
-    sa.exists()
-    .where(account_routes.c.account == deliveries.c.account, account_routes.c.route == deliveries.c.route)
-    .correlate(deliveries)
-)
+#: The accounts that may use a route.
+_holders = account_routes.alias()
 
 #: What is known of a row without its content.
 _WAITING = (
@@ -141,22 +137,52 @@ def _still(route: str, tenant: Tenant) -> str:
 # --- in hand
 
 
-def take(connection: sa.Connection, route: str, owner: str, limit: int, now: float, lease: float) -> list[Leased]:
-    """At most *limit* messages that are due for *route*, the longest due first, leased to *owner*."""
-    due = (
-        sa.select(deliveries.c.message)
-        .where(deliveries.c.route == route, deliveries.c.ready <= now, _given)
-        .order_by(deliveries.c.ready, deliveries.c.message)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    seqs = list(connection.execute(due).scalars())
+def take(
+    connection: sa.Connection, route: str, owner: str, limit: int, now: float, lease: float, after: int = 0
+) -> list[Leased]:
+    """At most *limit* messages that are due for *route*, leased to *owner*: in turn of each account that may use it,
+    the longest due first, so that one with many keeps no other waiting.
+
+    :param after: the account that had the last turn.
+    """
+    turn = _in_turn(connection, route, now, limit, after)
+    seqs: list[int] = []
+    while turn and len(seqs) < limit:
+        share = -(-(limit - len(seqs)) // len(turn))
+        turn = [each for each in turn if _pick(connection, route, each, now, min(share, limit - len(seqs)), seqs)]
     if not seqs:
         return []
     rows = {row.message: row for row in connection.execute(_WAITING.where(deliveries.c.message.in_(seqs)))}
     leased = {"owner": owner, "ready": now + lease}
     connection.execute(sa.update(deliveries).where(deliveries.c.message.in_(seqs)).values(leased))
     return [_leased(rows[seq], now) for seq in seqs]
+
+
+def _in_turn(connection: sa.Connection, route: str, now: float, most: int, after: int) -> list[int]:
+    """At most *most* accounts that have something due for *route*, those behind *after* first."""
+    due = _of(_holders, route).where(deliveries.c.ready <= now).exists()
+    query = sa.select(_holders.c.account).where(_holders.c.route == route, due).order_by(_holders.c.account)
+    found = list(connection.execute(query.where(_holders.c.account > after).limit(most)).scalars())
+    if len(found) < most:
+        rest = query.where(_holders.c.account <= after).limit(most - len(found))
+        found += connection.execute(rest).scalars()
+    return found
+
+
+def _of(holders: sa.FromClause, route: str) -> sa.Select[Any]:
+    """What waits for *route* of an account of *holders*, without the other rows of the query."""
+    mine = (deliveries.c.route == route, deliveries.c.account == holders.c.account)
+    return sa.select(deliveries.c.message).where(*mine).correlate(holders)
+
+
+def _pick(connection: sa.Connection, route: str, account: int, now: float, share: int, seqs: list[int]) -> bool:
+    """Put at most *share* due messages of an account behind *seqs*; whether it may have more."""
+    mine = (deliveries.c.route == route, deliveries.c.account == account, deliveries.c.ready <= now)
+    due = sa.select(deliveries.c.message).where(*mine, deliveries.c.message.not_in(seqs))
+    oldest = due.order_by(deliveries.c.ready, deliveries.c.message).limit(share).with_for_update(skip_locked=True)
+    found = list(connection.execute(oldest).scalars()) if share > 0 else []
+    seqs += found
+    return 0 < len(found) == share
 
 
 def renew(connection: sa.Connection, owner: str, seqs: Sequence[int], until: float) -> None:
@@ -178,9 +204,8 @@ def release(connection: sa.Connection, now: float) -> None:
 
 def next_due(connection: sa.Connection, route: str) -> float | None:
     """When the next message for *route* is due, or its lease ends."""
-    return connection.execute(
-        sa.select(sa.func.min(deliveries.c.ready)).where(deliveries.c.route == route, _given)
-    ).scalar()
+    first = _of(_holders, route).with_only_columns(sa.func.min(deliveries.c.ready)).scalar_subquery()
+    return connection.execute(sa.select(sa.func.min(first)).where(_holders.c.route == route)).scalar()
 
 
 def content(connection: sa.Connection, seq: int) -> Outgoing | None:
@@ -273,20 +298,53 @@ def give_up(connection: sa.Connection, now: float, who: str, *, route: str = "",
 
 def are_stranded(connection: sa.Connection) -> bool:
     """Whether something waits in vain."""
-    return connection.execute(sa.select(deliveries.c.message).where(sa.not_(_given)).limit(1)).first() is not None
+    return bool(_stranded(connection))
 
 
 def fail_stranded(connection: sa.Connection, now: float) -> int:
-    """Let fail what waits for a route that is gone, or is its account's no more; how many did.
+    """Let fail what waits for a route that is gone, or is its account's no more; how many did, a number at a time.
 
     A row in hand is left to its attempt until the lease ends.
     """
     free = sa.or_(deliveries.c.owner.is_(None), deliveries.c.ready <= now)
-    rows = connection.execute(sa.select(deliveries).where(sa.not_(_given), free).limit(_MOST)).all()
-    for row in rows:
-        text = f"550 5.7.1 The route {row.route} is not available to this account any more"
-        _fail(connection, row, Answer(now, text, "this platform"))
-    return len(rows)
+    count = 0
+    for route, account in _stranded(connection):
+        text = f"550 5.7.1 The route {route} is not available to this account any more"
+        mine = (deliveries.c.route == route, deliveries.c.account == account, free)
+        for row in connection.execute(sa.select(deliveries).where(*mine).limit(_MOST)).all():
+            _fail(connection, row, Answer(now, text, "this platform"))
+            count += 1
+    return count
+
+
+def _stranded(connection: sa.Connection) -> list[tuple[str, int]]:
+    """The routes that something waits for, each with an account that has it no more.
+
+    The index is walked from pair to pair, so that it takes as long whether one message waits or a million.
+    """
+    found: list[tuple[str, int]] = []
+    pair = _next_pair(connection, "", 0)
+    while pair is not None:
+        if not _has(connection, *pair):
+            found.append(pair)
+        pair = _next_pair(connection, *pair)
+    return found
+
+
+def _next_pair(connection: sa.Connection, route: str, account: int) -> tuple[str, int] | None:
+    """The pair behind that one; SQLite does not seek by both columns at once."""
+    columns = deliveries.c
+    query = sa.select(columns.route, columns.account).order_by(columns.route, columns.account).limit(1)
+    for behind in (sa.and_(columns.route == route, columns.account > account), columns.route > route):
+        row = connection.execute(query.where(behind)).one_or_none()
+        if row is not None:
+            return row.route, row.account
+    return None
+
+
+def _has(connection: sa.Connection, route: str, account: int) -> bool:
+    mine = (account_routes.c.account == account, account_routes.c.route == route)
+    return connection.execute(sa.select(account_routes.c.route).where(*mine)).first() is not None
 
 
 def _fail(connection: sa.Connection, row: sa.Row[Any], answer: Answer) -> None:

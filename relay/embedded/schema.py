@@ -278,7 +278,7 @@ deliveries = sa.Table(
     sa.Column("ready", sa.Double, nullable=False),
     sa.Column("owner", sa.String(32)),
     _count("attempts"),
-    sa.Index("deliveries_ready", "route", "ready"),
+    sa.Index("deliveries_ready", "route", "account", "ready"),
 )
 
 #: What the relay tells of an SMTP transaction (RFC 5321 section 3.3): the reply that the client got, and what was

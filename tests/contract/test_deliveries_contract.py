@@ -125,6 +125,17 @@ class DeliveriesContract:
             self.accept()
         self.assertEqual([len(self.take(limit=2)) for _ in range(3)], [2, 1, 0])
 
+    def test_in_turn(self) -> None:
+        """An account with many messages keeps no other waiting, and what is left over is for those with more."""
+        many = [self.accept(at=10.0 + n / 10) for n in range(6)]
+        few = [self.accept(at=15.0 + n / 10, account=self.other) for n in range(2)]
+        self.assertEqual({row.row for row in self.take(limit=2)}, {many[0], few[0]})
+        after = self.run_(deliveries.take, "out", "me", 1, 20.0, 60.0, self.account)
+        self.assertEqual([row.row for row in after], [few[1]])
+        after = self.run_(deliveries.take, "out", "me", 1, 20.0, 60.0, self.other)
+        self.assertEqual([row.row for row in after], [many[1]])
+        self.assertEqual([row.row for row in self.take(limit=9)], many[2:])
+
     def test_lease(self) -> None:
         """A row whose backend is gone is taken by another when the lease is over, unless it was renewed."""
         seq = self.accept()

@@ -54,6 +54,7 @@ class Carrier:
         self._route = route
         self._way = way
         self._pace = Pace(way.rate, desk.clock)
+        self._last = 0  # the account that had the last turn
         self._answers: dict[int, Answer] = {}  # of attempts that are not settled
         self.breaker = Breaker(policy.Breaker(), desk.clock, name=f"route {route}")
         self.breaker.on_change = lambda state: self.wake()
@@ -94,10 +95,18 @@ class Carrier:
         desk = self._desk
         rows = await self._write(
             partial(
-                deliveries.take, route=self._route, owner=desk.owner, limit=limit, now=desk.now(), lease=self._lease
+                deliveries.take,
+                route=self._route,
+                owner=desk.owner,
+                limit=limit,
+                now=desk.now(),
+                lease=self._lease,
+                after=self._last,
             )
         )
         self._pace.spend(len(rows))
+        if rows:
+            self._last = int(rows[-1].account)
         return rows
 
     async def renew(self, rows: Sequence[int]) -> None:

@@ -142,7 +142,7 @@ def _messages() -> None:
         sa.Column("owner", sa.String(32)),
         sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     )
-    op.create_index("deliveries_ready", "deliveries", ["route", "ready"])
+    op.create_index("deliveries_ready", "deliveries", ["route", "account", "ready"])
     op.create_table(
         "transactions",
         _account(key=True),
