@@ -57,8 +57,8 @@ class Log(AccountEndpoint):
         if wanted.status not in ("", *store.STATUSES):
             raise rules.wrong(f"status: must be one of {', '.join(store.STATUSES)}")
         limit = _limit(request, MOST_ROWS, MOST_ROWS) if as_csv else _limit(request, LISTED, MOST_LISTED)
-        wanted_rows = partial(_rows, account=tenant.id, wanted=wanted, limit=limit, as_csv=as_csv)
-        found = await self._platform.look(wanted_rows)
+        query = partial(rows, account=tenant.id, wanted=wanted, limit=limit, as_csv=as_csv)
+        found = await self._platform.look(query)
         if found is None:
             raise rules.wrong("before: this account has no such message")
         text, before = found
@@ -86,17 +86,17 @@ def _message(connection: sa.Connection, account: int, id: str) -> bytes | None:
     return wire.dump({**whole(*found), "timeline": timeline})
 
 
-def _rows(
+def rows(
     connection: sa.Connection, account: int, wanted: listing.Filter, limit: int, as_csv: bool
 ) -> tuple[bytes, str] | None:
     """The messages that are wanted, and where the rest of them begins, ``""`` where there is none."""
     found = listing.listed(connection, account, wanted, limit)
     if found is None:
         return None
-    rows = (row(each) for each in found.entries)
+    listed = (row(each) for each in found.entries)
     if as_csv:
-        return csv_table.written(COLUMNS, rows).encode("utf-8", "replace"), found.before
-    return wire.dump({"messages": list(rows), "before": found.before or None}), found.before
+        return csv_table.written(COLUMNS, listed).encode("utf-8", "replace"), found.before
+    return wire.dump({"messages": list(listed), "before": found.before or None}), found.before
 
 
 def _as_csv(request: Request) -> bool:

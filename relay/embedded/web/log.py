@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from functools import partial
 from urllib.parse import urlencode
 
 from twisted.web.server import Request
 
 from relay.embedded import listing, store
-from relay.embedded.api import csv_table
-from relay.embedded.api.log import COLUMNS, row, wanted_of
+from relay.embedded.api.log import rows, wanted_of
+from relay.embedded.database import Query, T
 from relay.embedded.resource import Answer, argument
 from relay.embedded.rules import Refused
 from relay.embedded.web.frame import HEADERS, AccountPage, Viewer, html, redirect, tenant_of
@@ -47,15 +48,19 @@ class Log(AccountPage):
             # What a form sends of the fields that are empty makes no nice address.
             return redirect(url(filled))
         wanted = wanted_of(request)
-        found = await self._listed(tenant_of(viewer).id, wanted, MOST_EXPORTED if below else ROWS)
-        return _csv(found) if below else self._shown(viewer, wanted, filled, found)
+        account = tenant_of(viewer).id
+        if below:
+            export = partial(rows, account=account, wanted=wanted, limit=MOST_EXPORTED, as_csv=True)
+            return _csv((await self._found(export))[0])
+        found = await self._found(lambda connection: listing.listed(connection, account, wanted, ROWS))
+        return self._shown(viewer, wanted, filled, found)
 
-    async def _listed(self, account: int, wanted: listing.Filter, limit: int) -> listing.Listing:
-        """What is found.
+    async def _found(self, query: Query[T | None]) -> T:
+        """What *query* finds.
 
         :raises Refused: 404.
         """
-        found = await self.frontend.platform.look(lambda connection: listing.listed(connection, account, wanted, limit))
+        found = await self.frontend.platform.look(query)
         if found is None:
             raise Refused(404, "Not found", "The message that this page starts from is not there")
         return found
@@ -110,8 +115,7 @@ def _field(seconds: float | None) -> str:
     return "" if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M")
 
 
-def _csv(found: listing.Listing) -> Answer:
+def _csv(table: bytes) -> Answer:
     """The messages as a file for spreadsheets, as the API has it."""
-    text = csv_table.written(COLUMNS, (row(each) for each in found.entries))
     download = ("Content-Disposition", 'attachment; filename="log.csv"')
-    return Answer(text.encode("utf-8", "replace"), "text/csv; charset=utf-8", headers=(*HEADERS, download))
+    return Answer(table, "text/csv; charset=utf-8", headers=(*HEADERS, download))
