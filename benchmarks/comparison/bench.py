@@ -22,6 +22,8 @@ from .table import digits
 #: Messages before the first run that counts.
 _WARM = 300
 _WARM_LARGE = 20
+#: Messages of a connection at least, where it has many: with few it is the connections that are measured.
+_EACH = 20
 
 
 @define(eq=False)
@@ -88,7 +90,8 @@ class Bench:
         if self.options.messages:
             return int(self.options.messages)
         rate = driven.taken / seconds or 100
-        return max(int(rate * self.options.seconds), 2 * workload.sessions)
+        each = _EACH if workload.keep and workload.letter != "html1m" else 2
+        return max(int(rate * self.options.seconds), each * workload.sessions)
 
     def once(
         self, program: Program, workload: Workload, client: Source | Load, file: Path, count: int
