@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from relay.embedded import listing, schema, store
+from relay.embedded import deliveries, listing, schema, store
 from relay.embedded.web.hint import Hint
 from tests.embedded.inmemory import MESSAGE, BackendCase, Exchange, Reply, ask
 
@@ -428,6 +428,15 @@ class MessageTests(PagesCase):
         refused = f"/message/{self.logged('?status=refused')[0]['id']}"
         self.assertNotIn("/resend", self.page(refused).text)
         self.assertEqual(self.looks.post(f"{refused}/resend", page=self.path).status, 409)
+
+    def test_next_attempt(self) -> None:
+        """Of a message that its route has yet to take the page says when it is tried next."""
+        self.assertNotIn("the next attempt", self.page(self.path).text)
+        at = self.clock.seconds() + 600
+        self.change(lambda connection: deliveries.enqueue(connection, 1, 1, "capture", at))
+        text = self.page(self.path).text
+        self.assertIn("the next attempt", text)
+        self.assertIn('datetime="2026-11-23T13:30:00.000Z"', text)
 
     def test_variables(self) -> None:
         """The variables are shown where there are some."""

@@ -112,12 +112,18 @@ class BrowserTests(PagesCase):
             body = HOSTILE.format(f"http://127.0.0.1:{elsewhere.getsockname()[1]}")
             id = self.post(body=body)
             page = self.sign_in()
+            asked, blocked = [], []
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("requestfailed", lambda request: blocked.append(request.url))
             page.goto(f"/message/{id}")
             page.wait_for_timeout(1500)
             self.assertEqual(page.locator("iframe").count(), 1)
             page.goto(f"/message/{id}/preview")
             page.wait_for_timeout(1500)
             self.assertEqual(page.title(), "As sent")
+            own = (f"{self.url}/message/{id}", f"{self.url}/static/", "data:")
+            # What the policy forbade is listed too, as blocked.
+            self.assertEqual([url for url in asked if not url.startswith(own) and url not in blocked], [])
             elsewhere.setblocking(False)
             self.assertRaises(BlockingIOError, elsewhere.accept)
             # The same without our headers does reach it, or the test shows nothing.

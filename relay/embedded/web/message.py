@@ -18,6 +18,7 @@ from relay.embedded import deliveries, store, transactions
 from relay.embedded.resource import Answer, argument
 from relay.embedded.routes.building import Outgoing, build
 from relay.embedded.rules import Refused
+from relay.embedded.schema import deliveries as waiting
 from relay.embedded.store import Content, Entry, Event, Status
 from relay.embedded.transactions import Transaction
 from relay.embedded.web.frame import HEADERS, AccountPage, Form, FormPage, Viewer, html, tenant_of
@@ -40,6 +41,7 @@ class _Found:
     content: Content | None
     timeline: list[Event]
     transaction: Transaction | None
+    next_attempt: float | None = None
     files: tuple[Attachment, ...] = ()
     content_kept: str = ""
 
@@ -76,7 +78,8 @@ def _find(connection: sa.Connection, account: int, id: str, with_files: bool) ->
     entry, content = found
     told = transactions.one(connection, account, entry.fields.request_id)
     files = store.files(connection, entry.seq) if with_files else ()
-    return _Found(entry, content, store.timeline(connection, entry), told, files)
+    ready = connection.execute(sa.select(waiting.c.ready).where(waiting.c.message == entry.seq)).scalar()
+    return _Found(entry, content, store.timeline(connection, entry), told, ready, files)
 
 
 def _shown(viewer: Viewer, request: Request, found: _Found) -> Answer:
@@ -99,7 +102,7 @@ def _shown(viewer: Viewer, request: Request, found: _Found) -> Answer:
         told=found.transaction,
         removed=[] if found.transaction is None else _removed(found.transaction),
         resend=content is not None and entry.status != Status.REFUSED,
-        open=entry.status in (Status.QUEUED, Status.DEFERRED),
+        next_attempt=found.next_attempt,
         views=views,
         view=view,
         text=text[:LONGEST_SHOWN],
