@@ -59,7 +59,7 @@ class SignInTests(BackendCase):
         self.assertEqual(reply.status, 403 if not reply.cookies else 303)
         (cookie,) = [each for each in reply.cookies if "-session=" in each]
         self.assertRegex(
-            cookie, r"\Arelay-[0-9a-f]{8}-session=[\w.-]{60,}; Path=/; HttpOnly; SameSite=Lax; Max-Age=604800\Z"
+            cookie, r"\Arelay-[0-9a-f]{8}-session=[\w.-]{60,}; Path=/; HttpOnly; SameSite=Lax; Max-Age=34560000\Z"
         )
 
     def test_secure(self) -> None:

@@ -9,9 +9,6 @@ from itsdangerous import BadSignature, Signer
 from itsdangerous.encoding import base64_decode, base64_encode
 from twisted.web.server import Request
 
-#: Seconds that a notice waits for the page which shows it.
-NOTICE = 60
-
 
 class Cookies:
     """Writes and reads cookies, and the tokens of forms.

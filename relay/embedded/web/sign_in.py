@@ -26,6 +26,10 @@ from relay.embedded.web.frame import (
     viewer_of,
 )
 
+#: How long a browser keeps the cookie of a session, in seconds: the most that browsers do.  When the session is over is
+#: the server's to say, which knows when it was used last.
+KEPT = 34_560_000.0
+
 _log = Logger()
 
 #: The cookie of who is yet to sign in: the form is bound to it.
@@ -88,7 +92,7 @@ class SignIn(Endpoint):
         await frontend.platform.write(begin)
         await frontend.signed_in()
         headers = (
-            frontend.cookies.write(request, SESSION, token, frontend.policy.session),
+            frontend.cookies.write(request, SESSION, token, KEPT),
             frontend.cookies.drop(request, VISIT),
         )
         return Answer(b"", status=303, headers=(*redirect(next).headers, *headers))
