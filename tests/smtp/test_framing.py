@@ -101,6 +101,11 @@ class NormalizeTests(SynchronousTestCase):
         """A CR or LF alone becomes CR LF; NUL is dropped."""
         self.assertEqual(normalize(b"a\nb\rc\r\nd\r\r\n\n\0e"), b"a\r\nb\r\nc\r\nd\r\n\r\n\r\ne")
 
+    def test_apart(self) -> None:
+        """A CR here and a LF there are no line end, wherever else there is one."""
+        self.assertTrue(has_bare_newline(b"a\rb\nc\r\n"))
+        self.assertFalse(has_bare_newline(b"a\r\nb\r\n"))
+
     @settings(max_examples=200, deadline=None)
     @given(st.lists(st.sampled_from([b"x", b"\r", b"\n", b"\r\n", b"\0"])).map(b"".join))
     def test_nothing_bare_is_left(self, content: bytes) -> None:
