@@ -286,6 +286,11 @@ class Intake(MultiService):
         """The metrics; see :meth:`relay.operate.metrics.Metrics.exposition`."""
         return self.metrics.exposition(accept)
 
+    def pause(self, seconds: float) -> None:
+        """Take no connections for a moment, because other processes have fewer."""
+        for listener in self._listeners:
+            listener.pause(seconds)
+
     async def free(self, owner: str) -> None:
         """Post what another process had under way, which is gone."""
         if self.spool is not None:

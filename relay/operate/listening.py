@@ -46,12 +46,17 @@ class CannotStart(SystemExit, Exception):
 
 
 class _Later(Factory):
-    """Stands in for a factory that is not made yet."""
+    """Stands in for a factory that is not made yet.
+
+    :ivar shared: a port that other processes accept from, too: one connection is taken at a time, so that they get
+        some of those that come together.  Twisted takes more at once the more there are.
+    """
 
     noisy = False
 
     def __init__(self, name: str) -> None:
         self.inner: IProtocolFactory | None = None
+        self.shared: Any = None
         self._name = name
 
     def logPrefix(self) -> str:
@@ -60,6 +65,8 @@ class _Later(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """See :class:`twisted.internet.interfaces.IProtocolFactory`; None closes the connection."""
+        if self.shared is not None:
+            self.shared.numberAccepts = 2  # more than it takes, so that the next time it takes one again
         protocol: IProtocol | None = self.inner.buildProtocol(addr) if self.inner is not None and addr else None
         return protocol
 
@@ -97,6 +104,7 @@ class Listener:
             endpoint = endpoint.partition(":")[2]
             self._factory = ProxyFactory(self._later, proxies, reactor)
         self._inherited = inherited is not None
+        self._reactor = reactor
         try:
             self._endpoint: IStreamServerEndpoint = (
                 serverFromString(reactor, _with_backlog(endpoint))
@@ -135,6 +143,22 @@ class Listener:
 
     def _bound(self, port: IListeningPort) -> None:
         self._port = port
+        if self._inherited:
+            shared: Any = port
+            shared.numberAccepts = 1
+            self._later.shared = shared
+
+    def pause(self, seconds: float) -> None:
+        """Leave what comes in the next moment to other processes."""
+        port: Any = self._port
+        if port is not None:
+            port.stopReading()
+            self._reactor.callLater(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        port: Any = self._port
+        if port is not None:
+            port.startReading()
 
     def leave(self) -> int:
         """Let other processes accept what comes, and none here; the descriptor of the socket.

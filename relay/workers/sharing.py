@@ -19,12 +19,19 @@ from relay.spool.ledger import Ledger
 #: Seconds for which counts are gathered before they are told.
 GATHER = 0.1
 
+#: How many connections a worker may have more than another, before it leaves it the next ones.
+AHEAD = 4
+
+#: Seconds for which it does: one that takes none in that time is busy, or hangs.
+PAUSE = 0.002
+
 
 class Sharing:
     """Listens to the parts of an intake, and tells them what other workers say.
 
     :param tell: says something to all others, by way of the parent.
     :param expect_memories: called when another worker has remembered something.
+    :param pause: lets others take connections for so many seconds.
     """
 
     def __init__(
@@ -37,6 +44,7 @@ class Sharing:
         keys: Keys,
         ledger: Ledger,
         expect_memories: Callable[[], None],
+        pause: Callable[[float], None],
     ) -> None:
         self._tell = tell
         self._clock = clock
@@ -47,7 +55,10 @@ class Sharing:
         self._changed: set[str] = set()  # addresses
         self._counted: Counter[str] = Counter()  # messages by sender
         self._gathering = False
+        self._pause = pause
+        self._seen = 0  # connections of ours, when we last looked
         self._others: dict[int, dict[str, int]] = {}  # connections by worker and address
+        self._totals: dict[int, int] = {}  # connections by worker
         self._topics: dict[str, Callable[..., None]] = {
             "connections": self._connections_of,
             "messages": self._messages_of,
@@ -64,6 +75,7 @@ class Sharing:
         ledger.left = lambda fingerprint: tell("left", fingerprint.hex())
         ledger.ended = lambda fingerprint: tell("ended", fingerprint.hex())
         ledger.remembered = lambda: tell("remembered")
+        self._introduce()
 
     # --- what others say
 
@@ -73,6 +85,7 @@ class Sharing:
 
     def gone(self, worker: int) -> None:
         """Another worker has ended."""
+        self._totals.pop(worker, None)
         for address, count in self._others.pop(worker, {}).items():
             self._connections.count_elsewhere(address, -count)
         self._ledger.process_gone(worker)
@@ -80,14 +93,21 @@ class Sharing:
     def again(self) -> None:
         """There is somebody new, who knows nothing yet: say once more what is."""
         self._changed.update(self._connections.by_address)
-        self._gather()
+        self._introduce()
         for fingerprint in self._ledger.under_way:
             self._ledger.left(fingerprint)
+
+    def _introduce(self) -> None:
+        """Let the others know us, also where there is nothing to tell."""
+        self._changed.add("")
+        self._gather()
 
     def _connections_of(self, worker: int, counts: dict[str, int]) -> None:
         known = self._others.setdefault(worker, {})
         for address, count in counts.items():
-            self._connections.count_elsewhere(address, count - known.pop(address, 0))
+            more = count - known.pop(address, 0)
+            self._connections.count_elsewhere(address, more)
+            self._totals[worker] = self._totals.get(worker, 0) + more
             if count:
                 known[address] = count
 
@@ -102,6 +122,9 @@ class Sharing:
 
     def _connection_changed(self, address: str) -> None:
         self._changed.add(address)
+        before, self._seen = self._seen, self._connections.total
+        if self._totals and before < self._seen > min(self._totals.values()) + AHEAD:
+            self._pause(PAUSE)
         if self._connections.is_tight(address):
             self._tell_connections()
         else:

@@ -155,6 +155,7 @@ class Worker(Protocol):
             keys=keys,
             ledger=spool.ledger,
             expect_memories=spool.store.expect_memories,
+            pause=intake.pause,
         )
 
     def _observer(self, config: Config, inherits_output: bool) -> ILogObserver:

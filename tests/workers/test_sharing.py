@@ -19,7 +19,7 @@ from relay.spool.ledger import Ledger
 from relay.spool.memory import MemoryStore
 from relay.testing import KEY, FakePlatform
 from relay.values import Account, Envelope, Message, Outcome, key_digest
-from relay.workers.sharing import GATHER, Sharing
+from relay.workers.sharing import AHEAD, GATHER, PAUSE, Sharing
 
 ADDRESS = "192.0.2.1"
 
@@ -33,6 +33,7 @@ class Shared:
         self.keys = Keys(platform.ping, Auth(), clock)
         self.ledger = Ledger(store, monotonic=clock.seconds)
         self.expected = 0
+        self.pauses: list[float] = []
         self.sharing = Sharing(
             tell,
             clock,
@@ -41,6 +42,7 @@ class Shared:
             keys=self.keys,
             ledger=self.ledger,
             expect_memories=self.expect,
+            pause=self.pauses.append,
         )
 
     def expect(self) -> None:
@@ -98,6 +100,25 @@ class SharingTests(SynchronousTestCase):
         refusal = self.second.connections.add("192.0.2.9")
         assert refusal is not None
         self.assertEqual(refusal.reason, Reason.SHUTDOWN)
+
+    def test_balance(self) -> None:
+        """A worker with more connections than another leaves it the next ones, as long as it lives."""
+        for number in range(AHEAD):
+            self.first.connections.add(f"192.0.2.{number}")
+        self.gathered()
+        self.assertEqual(self.first.pauses, [])
+        self.first.connections.add("192.0.2.9")
+        self.assertEqual(self.first.pauses, [PAUSE])
+        self.first.connections.remove("192.0.2.9")
+        self.assertEqual(self.first.pauses, [PAUSE])
+        self.second.connections.add("192.0.2.10")
+        self.gathered()
+        self.first.connections.add("192.0.2.9")
+        self.assertEqual(self.first.pauses, [PAUSE])
+        self.first.sharing.gone(2)
+        for number in range(20, 30):
+            self.first.connections.add(f"192.0.2.{number}")
+        self.assertEqual(self.first.pauses, [PAUSE])
 
     def test_gone(self) -> None:
         """A worker that was killed has no connections any more, and nothing under way."""
