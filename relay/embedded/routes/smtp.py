@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
-from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
@@ -95,15 +93,16 @@ class Post:
         """
         smarthost = self._smarthost
         identity = smarthost.helo or socket.gethostname()
-        factory = Factory.forProtocol(partial(Conversation, smarthost, self._context, identity, self._clock, hear))
+        conversation = Conversation(smarthost, self._context, identity, self._clock, hear)
+        # TLS from the start would hand out no protocol where its handshake fails at once.
+        factory = Factory.forProtocol(lambda: conversation)
         factory.noisy = False
         try:
-            conversation: Any = await self._reached.connect(factory)
+            await self._reached.connect(factory)
         except Exception as error:
             failure = TemporaryFailure(Reason.UNREACHABLE)
             raise NotTaken(failure, f"no connection: {error}", f"{smarthost.host}:{smarthost.port}") from None
-        ready: Deferred[Conversation] = conversation.ready
-        return await ready
+        return await conversation.ready
 
     async def _on(self, conversation: Conversation, message: Built) -> tuple[str, str]:
         answer = await conversation.send(message)

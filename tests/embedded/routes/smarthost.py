@@ -10,9 +10,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
 from twisted.protocols.basic import LineReceiver
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.test.iosim import FakeTransport, IOPump, connect
 from zope.interface import implementer
+
+from relay.operate.tls import load
 
 #: What a well-behaved one says, by the verb that it answers to; ``.`` is the end of a message.
 SCRIPT: dict[str, str] = {
@@ -93,6 +97,8 @@ class Smarthost:
     :ivar said: every line of clients, the contents of messages left out.
     :ivar messages: as they came, dots still doubled.
     :ivar connections: how many were made, and *open* how many are.
+    :ivar tls: the paths of certificate and key of TLS from the start, real TLS.
+    :ivar clock: of TLS, which sends what is written a moment later.
     :ivar refuses: whether nobody can connect.
     :ivar servers: its side of each connection.
     """
@@ -104,6 +110,8 @@ class Smarthost:
     connections: int = 0
     open: int = 0
     refuses: bool = False
+    tls: tuple[str, str] | None = None
+    clock: Clock = field(factory=Clock)
     servers: list[Scripted] = field(factory=list)
     _pumps: list[IOPump] = field(factory=list)
 
@@ -118,13 +126,17 @@ class Smarthost:
         self.open += 1
         client, server = protocolFactory.buildProtocol(None), Scripted(self)  # type: ignore[arg-type]
         self.servers.append(server)
-        self._pumps.append(
-            connect(server, FakeTransport(server, isServer=True), client, FakeTransport(client, isServer=False))
-        )
+        outer: Any = server
+        if self.tls is not None:
+            inner = Factory.forProtocol(lambda: server)
+            outer = TLSMemoryBIOFactory(load(*self.tls).server, False, inner, self.clock).buildProtocol(None)  # type: ignore[arg-type]
+        sides = FakeTransport(outer, isServer=True), FakeTransport(client, isServer=False)
+        self._pumps.append(connect(outer, sides[0], client, sides[1]))
         return succeed(client)
 
     def flush(self) -> None:
         """Let all that was written arrive."""
         moved = True
         while moved:
+            self.clock.advance(0)
             moved = any([pump.pump() for pump in self._pumps])

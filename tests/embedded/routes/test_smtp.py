@@ -5,18 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from pathlib import Path
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from relay.embedded.routes import values
 from relay.embedded.routes.building import Built
 from relay.embedded.routes.conversation import FINAL, IDLE, REPLY
-from relay.embedded.routes.smtp import Post
+from relay.embedded.routes.smtp import Post, context
 from relay.embedded.routes.ways import NotTaken
 from relay.errors import PermanentFailure, Reason, TemporaryFailure
+from relay.operate.tls import make
 from tests.embedded.routes.smarthost import CUT, SCRIPT, SILENT, Certificate, Smarthost
 
 MESSAGE = Built("bounce@example.com", "jane@example.org", b"Subject: Hello\r\n\r\n.\r\n..two\r\ndot.\r\n")
@@ -220,7 +227,7 @@ class RefusalTests(SmtpCase):
             sending = self.begin(post=self.way())
             self.clock.advance(seconds - 1)
             self.assertNoResult(sending)
-            self.clock.advance(1)
+            self.clock.advance(1.1)
             found = self.failureResultOf(sending, NotTaken).value
             self.assertTrue(found.text.startswith(f"no answer to {after} within {seconds:.0f} s"), found.text)
             self.assertIsInstance(found.failure, TemporaryFailure)
@@ -302,6 +309,50 @@ class TLSTests(SmtpCase):
         found = self.refusal(post=self.way(tls="starttls"))
         self.assertTrue(found.text.startswith("the connection was lost after EHLO"), found.text)
         self.assertEqual(self.smarthost.messages, [])
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class Wrapped:
+    """:func:`twisted.internet.endpoints.wrapClientTLS` without the global reactor."""
+
+    smarthost: Smarthost
+    context: Any
+
+    def connect(self, protocolFactory: Factory) -> Deferred[Any]:
+        return self.smarthost.connect(TLSMemoryBIOFactory(self.context, True, protocolFactory, self.smarthost.clock))
+
+
+class RealTLSTests(SmtpCase):
+    """TLS from the start, with real certificates: one for localhost."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        self.smarthost.tls = make(str(folder), "localhost")
+        self.pem = Path(self.smarthost.tls[0]).read_text()
+
+    def way(self, **changed: Any) -> Post:
+        """The way to the smarthost, its certificate verified."""
+        settings = values.Smarthost(**{"host": "localhost", "port": 465, "tls": "tls", "helo": "x", **changed})
+        return Post(settings, Wrapped(self.smarthost, context(settings)), context(settings), self.clock)
+
+    def test_good(self) -> None:
+        """A certificate of a known authority for the very host gets the message."""
+        sending = self.begin(post=self.way(authorities=self.pem))
+        self.assertEqual(self.successResultOf(sending), ("250 2.0.0 Ok: queued as 4711", "localhost:465"))
+
+    def test_bad(self) -> None:
+        """One of an unknown authority, or for another host, gets nothing."""
+        for changed, words in (
+            ({}, "TLS: certificate verify failed"),
+            ({"authorities": self.pem, "host": "mx.example.com"}, "TLS: the certificate is for another name"),
+        ):
+            found = self.failureResultOf(self.begin(post=self.way(**changed)), NotTaken).value
+            self.assertIn(words, found.text)
+            self.assertIsInstance(found.failure, TemporaryFailure)
+            self.assertEqual((self.smarthost.said, self.smarthost.messages), ([], []))
 
 
 class AuthTests(SmtpCase):
