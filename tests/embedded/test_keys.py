@@ -54,6 +54,15 @@ class ResetTests(KeysCase):
         self.assertNotIn(self.backend.api_key, repr(rows))
         self.assertIsNone(self.successResultOf(Deferred.fromCoroutine(self.keys.of(99))))
 
+    def test_before_sealing(self) -> None:
+        """The key of a database from before keys could be shown stays, and can be shown after the next start."""
+        self.change(lambda connection: connection.execute(sa.update(schema.api_keys).values(sealed=b"")))
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.keys.of(1))).text, "")
+        old = self.backend.api_key
+        self.start()
+        self.assertEqual(self.backend.api_key, old)
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.keys.of(1))).text, old)
+
     def test_used(self) -> None:
         """When a key was used last is known to the minute."""
         begin = self.clock.seconds()
