@@ -112,10 +112,7 @@ def questions(account: int, number: int, now: float) -> dict[str, Callable[[sa.C
         return lambda connection: listing.listed(connection, account, Filter(**wanted), 50)
 
     def dashboard(period: tallies.Period) -> Callable[[sa.Connection], Any]:
-        return lambda connection: (
-            tallies.over_time(connection, account, period, now),
-            tallies.by_tag(connection, account, period, now),
-        )
+        return lambda connection: tallies.by_time_and_tag(connection, account, period, now)
 
     day = 86_400
     found: dict[str, Callable[[sa.Connection], Any]] = {

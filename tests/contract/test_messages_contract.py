@@ -122,9 +122,11 @@ class MessagesContract:
         with self.engine.connect() as connection:
             steps = [tallies.over_time(connection, self.account, period, now) for period in tallies.PERIODS]
             tags = [tallies.by_tag(connection, self.account, period, now) for period in tallies.PERIODS]
+            both = [tallies.by_time_and_tag(connection, self.account, period, now) for period in tallies.PERIODS]
             owners = tallies.by_account(connection, tallies.PERIODS[0], now)
             everybody = tallies.over_time(connection, None, tallies.PERIODS[0], now)
         self.assertEqual([len(each) for each in steps], [24, 28, 30])
+        self.assertEqual(both, list(zip(steps, tags, strict=True)))
         self.assertEqual([each[0] for each in steps[1][:2]], [33 * day + 6 * 3600, 33 * day + 12 * 3600])
         self.assertEqual(steps[0][-2:], [(40 * day, Counts()), (40 * day + 3600, Counts(delivered=1, failed=1))])
         self.assertEqual(

@@ -63,10 +63,7 @@ class Dashboard(AccountPage):
             raise Refused(404, "Not found", "There is no such page")
         account, period, now = tenant_of(viewer).id, _period(request), self.frontend.platform.now()
         steps, tags = await self.frontend.platform.look(
-            lambda connection: (
-                tallies.over_time(connection, account, period, now),
-                tallies.by_tag(connection, account, period, now),
-            )
+            lambda connection: tallies.by_time_and_tag(connection, account, period, now)
         )
         since = instant(steps[0][0])
         lines = [_line(tag, {"tag": tag, "since": since}, counts) for tag, counts in tags]
