@@ -162,7 +162,7 @@ class Workers(MultiService):
         if self.reread is None:
             return self._config
         config = self.reread()
-        kept = [key for key in differing(self._config, config) if key in _AT_START]
+        kept = [key for key in differing(self._config, config) if key in _AT_START or key.startswith("embedded.")]
         if bool(config.backend) != bool(self._config.backend):
             kept.append("backend")
         for key in kept:

@@ -234,11 +234,12 @@ class ReloadTests(RunningCase):
 
     def test_new_configuration(self) -> None:
         """Successors get the new configuration, but for what needs a new start, which a warning names."""
-        self.reload(limits=Limits(idle=5.0), admin="tcp:1", workers="5")
+        embedded = attrs.evolve(self.made.config.embedded, keep_log=3.0)
+        self.reload(limits=Limits(idle=5.0), admin="tcp:1", workers="5", embedded=embedded)
         self.replaced()
         config = taken_over(self.processes[3].hello["config"])
         self.assertEqual((config.limits.idle, config.admin, config.workers), (5.0, self.made.config.admin, "2"))
-        for key in ("admin", "workers"):
+        for key in ("admin", "workers", "embedded.keep_log"):
             self.assertIn(f"{key} is other than it was, and is taken over by a new start only", self.said)
         self.assertEqual(self.said[-1], "all workers have been replaced")
 
