@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -272,6 +272,12 @@ class Keys:
         for each in digests:
             self._used.pop(each.hex(), None)
             self._forget(each)
+
+    async def refresh(self, accounts: Iterable[int]) -> None:
+        """The routes of *accounts* have changed: what this relay remembers of their keys is old."""
+        mine = sa.select(api_keys.c.sha256).where(api_keys.c.account.in_(sorted(set(accounts))))
+        found = await self._database.read(lambda connection: list(connection.execute(mine).scalars()))
+        self.forget([bytes.fromhex(each) for each in found])
 
     def use(self, key: str) -> None:
         """*key* was used just now; that is noted once a minute."""

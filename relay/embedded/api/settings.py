@@ -28,6 +28,7 @@ class Settings(AccountEndpoint):
                 raise rules.wrong("default_route: must be the id or the name of a route, or empty to have none")
             chosen = rules.route_of(wanted, tenant) if wanted.strip() else ""
             await self._platform.write(partial(table.choose_default, account=tenant.id, id=chosen))
+            await self._platform.keys.refresh([tenant.id])
             only = tenant.routes[0].id if len(tenant.routes) == 1 else ""
             tenant = attrs.evolve(tenant, default_route=chosen or only)
         return Answer(wire.dump({"default_route": tenant.default_route}))

@@ -106,11 +106,12 @@ class Routes(FormPage, AdminPage):
         except WrongRoute as wrong:
             kind = kind if kind in values.KINDS else "smtp"
             return await self._form(viewer, kind, form, new=True, problems=wrong.problems, given=given)
-        platform.carriers.look()
+        await self._changed(given)
         return self.see_other(request, f"/admin/routes/{route.id}", f"The route {route.name} is there.")
 
     async def _save(self, viewer: Viewer, request: Request, form: Form, old: PostalRoute) -> Answer:
         platform, given = self.frontend.platform, _accounts(form)
+        before = await platform.read(partial(table.holders, id=old.id))
 
         def save(connection: Any) -> None:
             table.change(connection, platform.cipher, route)
@@ -122,7 +123,7 @@ class Routes(FormPage, AdminPage):
         except WrongRoute as wrong:
             fields = {"id": old.id, **form}
             return await self._form(viewer, old.kind, fields, route=old, problems=wrong.problems, given=given)
-        platform.carriers.look()
+        await self._changed(given | before)
         return self.see_other(request, f"/admin/routes/{route.id}", f"The route {route.name} was saved.")
 
     async def _test(self, viewer: Viewer, route: PostalRoute) -> Answer:
@@ -131,9 +132,15 @@ class Routes(FormPage, AdminPage):
 
     async def _delete(self, request: Request, route: PostalRoute) -> Answer:
         platform = self.frontend.platform
+        before = await platform.read(partial(table.holders, id=route.id))
         await platform.write(partial(table.remove, id=route.id))
-        platform.carriers.look()
+        await self._changed(before)
         return self.see_other(request, "/admin/routes", f"The route {route.name} was deleted.")
+
+    async def _changed(self, given: set[int]) -> None:
+        """Routes work by their new settings at once, and the relay asks anew what *given* accounts may use."""
+        self.frontend.platform.carriers.look()
+        await self.frontend.platform.keys.refresh(given)
 
     async def _route(self, id: str) -> PostalRoute:
         platform = self.frontend.platform

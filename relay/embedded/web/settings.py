@@ -25,4 +25,5 @@ class Settings(FormPage, AccountPage):
         tenant, wanted = tenant_of(viewer), form.text("default_route")
         chosen = rules.route_of(wanted, tenant) if wanted else ""
         await self.frontend.platform.write(partial(table.choose_default, account=tenant.id, id=chosen))
+        await self.frontend.platform.keys.refresh([tenant.id])
         return self.see_other(request, "/settings", "The settings were saved.")

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from relay.embedded import accounts
 from relay.embedded.routes import table
 from relay.embedded.routes.values import Maildir, PostalRoute, Smarthost
+from relay.values import key_digest
 from tests.embedded.inmemory import MESSAGE, Exchange, Reply
 from tests.embedded.routes.smarthost import SCRIPT
 from tests.embedded.routes.test_carriers import SMARTHOST, RoutesCase
@@ -218,6 +219,20 @@ class QueueTests(PagesCase):
 
 class SettingsTests(PagesCase):
     """``/settings``."""
+
+    def test_relay_is_told(self) -> None:
+        """What the relay remembers of an account is asked anew when its default or its routes change."""
+        told: list[bytes] = []
+        self.start(forget=told.append)
+        mine = [key_digest(self.backend.api_key)]
+        self.browser().post("/settings", {"default_route": "capture"}, page="/password")
+        self.assertEqual(told, mine)
+        administrator = self.browser(ADMINISTRATOR)
+        page = "/admin/routes/new"
+        administrator.post(page, {**FORM, "account": [str(self.change(accounts.first).id)]})
+        self.assertEqual(told, mine * 2)
+        administrator.post("/admin/routes/out/delete", {}, page=page)
+        self.assertEqual(told, mine * 3)
 
     def test_default_route(self) -> None:
         """A user chooses the route of messages that name none."""
