@@ -55,13 +55,13 @@ def profile(bench: Bench, name: str) -> Profile:
     word, _, kind = name.partition("+")
     workload, load = WORKLOADS[word], evolve(bench.load, options=KINDS[kind])
     file = bench.file(workload, signed=not kind)
+    before, _ = bench.sink.counts()
     with bench.launcher.running(RELAY, profiled=True) as program:
         count = bench.warm(program, workload, load, file)
-        before, _ = bench.sink.counts()
         bench.note(bench.run(program, workload, load, file, count, round=0, label=f"{name}, profiled"))
     after, _ = bench.sink.counts()
     stats: Any = pstats.Stats(str(program.log.with_name(STATS)))
-    return shares(stats.stats, messages=max(after, before))
+    return shares(stats.stats, messages=after - before)
 
 
 def shares(stats: Mapping[_Function, tuple[Any, ...]], messages: int) -> Profile:
