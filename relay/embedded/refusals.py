@@ -13,6 +13,9 @@ from relay.embedded.store import New, Status
 LONGEST_ANSWER = 2000
 LONGEST_FIELD = 1000
 
+#: Stands for the JSON of a message that the relay refused: none was posted.
+UNSEEN = b"{}"
+
 
 def put(connection: sa.Connection, new: New) -> None:
     """Keep *new*, which was refused; where the log has it already, from who saw it first, only the answer is new."""
@@ -31,12 +34,12 @@ def put(connection: sa.Connection, new: New) -> None:
     store.add(connection, new)
 
 
-def refused(account: int, id: str, created: float, fields: store.Fields, answer: str, posted: bytes = b"{}") -> New:
+def refused(account: int, id: str, created: float, fields: store.Fields, answer: str, posted: bytes = UNSEEN) -> New:
     """A refused submission; whatever its fields hold, a database takes it.
 
     :param id: its public id.
     :param answer: what the client was told.
-    :param posted: the JSON as it came.
+    :param posted: the JSON as it came, :data:`UNSEEN` where none did.
     """
     texts = {name: rules.storable(value)[:LONGEST_FIELD] for name, value in attrs.asdict(fields).items()}
     texts["tag"] = rules.known_tag(texts["tag"])
@@ -48,7 +51,7 @@ def refused(account: int, id: str, created: float, fields: store.Fields, answer:
         fields=store.Fields(**texts),
         posted=posted,
         rendered=None,
-        size=len(posted) if posted != b"{}" else 0,
+        size=len(posted) if posted != UNSEEN else 0,
         idempotency_key="",
         fingerprint="",
         status=Status.REFUSED,

@@ -111,6 +111,9 @@ class ReportsTests(BackendCase):
         self.assertEqual({each["answer"] for each in found}, {reply})
         self.assertEqual({each["tag"] for each in found}, {"untagged"})
         self.assertEqual({each["request_id"] for each in found}, {"4C0FFEE"})
+        text = self.browser().get(f"/message/{found[0]['id']}").text
+        self.assertIn("there is no content to show", text)
+        self.assertNotIn("<iframe", text)
 
     def test_once(self) -> None:
         """What the API refused and the relay tells of is one message, with what the client got."""

@@ -15,6 +15,7 @@ from attrs import frozen
 from twisted.web.server import Request
 
 from relay.embedded import deliveries, store, transactions
+from relay.embedded.refusals import UNSEEN
 from relay.embedded.resource import Answer, argument
 from relay.embedded.routes.building import Outgoing, build
 from relay.embedded.rules import Refused
@@ -76,6 +77,8 @@ def _find(connection: sa.Connection, account: int, id: str, with_files: bool) ->
     if found is None:
         return None
     entry, content = found
+    if content is not None and content.posted == UNSEEN:
+        content = None
     told = transactions.one(connection, account, entry.fields.request_id)
     files = store.files(connection, entry.seq) if with_files else ()
     ready = connection.execute(sa.select(waiting.c.ready).where(waiting.c.message == entry.seq)).scalar()
