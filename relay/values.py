@@ -88,7 +88,7 @@ class Message:
     :ivar idempotency_key: X-Transactional-Idempotency-Key, ``""`` without one.
     :ivar images_removed: number of image parts left out.
     :ivar attachments_removed: number of other parts left out (``attachments = "strip"``).
-    :ivar cid_references: number of ``cid:`` references that the HTML still holds.
+    :ivar cid_references: number of ``cid:`` references that the HTML still holds; not counted without other parts.
     :ivar headers_removed: names of the headers that do not count, as first written: the first 50, cut to 100
         characters.  Since they do not count, messages that differ only in them are equal.
     """

@@ -53,7 +53,7 @@ def parse(content: bytes, *, policy: Content = _CONTENT, limits: Limits = _LIMIT
         attachments=_attachments(content, body, policy),
         images_removed=body.images,
         attachments_removed=len(body.attachments) if policy.attachments == "strip" else 0,
-        cid_references=_cid_references(html),
+        cid_references=_cid_references(html) if body.images or body.attachments else 0,
         headers_removed=headers.discarded(content[:start]),
     )
 

@@ -81,6 +81,11 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual((1, 2, 3), (message.images_removed, message.attachments_removed, message.cid_references))
         self.assertEqual((), message.attachments)
 
+    def test_references_to_nothing(self) -> None:
+        """References by cid: in a message that has no other part are not counted: there was nothing to leave out."""
+        content = b"From: a@x.example\r\nSubject: s\r\nContent-Type: text/html\r\n\r\n<img src='cid:1'>"
+        self.assertEqual(0, parse(content).cid_references)
+
     def test_forwarded(self) -> None:
         """Attachments that are to be forwarded are decoded and named; nothing is counted as removed."""
         message = parse(MIXED, policy=Content(attachments="forward"))
