@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 
 from relay.errors import PermanentFailure, Reason
-from relay.message import addresses, headers, mime, text, variables, words
+from relay.message import addresses, headers, mime, text, usual, variables, words
 from relay.message.headers import Fields
 from relay.policy import Content, Limits
 from relay.values import Attachment, Glance, JSONObject, Message
 
-__all__ = ["glance", "parse"]
-
-#: Longest X-Transactional-Idempotency-Key, in characters.
-LONGEST_IDEMPOTENCY_KEY = 256
+__all__ = ["general", "glance", "parse"]
 
 _CONTENT = Content()
 _LIMITS = Limits()
@@ -27,6 +24,12 @@ def parse(content: bytes, *, policy: Content = _CONTENT, limits: Limits = _LIMIT
     :param content: as received: dots unstuffed, lines ending in CR LF (within it LF is fine too).
     :raises PermanentFailure: it cannot be sent; the text says what to change.  Nothing else is ever raised.
     """
+    message = usual.read(content, limits)
+    return general(content, policy, limits) if message is None else message
+
+
+def general(content: bytes, policy: Content = _CONTENT, limits: Limits = _LIMITS) -> Message:
+    """The same as :func:`parse`, for a message of any shape."""
     fields, start = headers.read(content, limits.header_block)
     template = headers.decoded(fields, "X-Transactional-Template")
     sender = _sender(fields, template)
@@ -115,8 +118,9 @@ def _idempotency_key(fields: Fields) -> str:
     if headers.single(fields, name) is None:
         return ""
     key = headers.decoded(fields, name)
-    if not 1 <= len(key) <= LONGEST_IDEMPOTENCY_KEY:
-        raise PermanentFailure(Reason.BAD_MESSAGE, f"{name} must have 1 to {LONGEST_IDEMPOTENCY_KEY} characters")
+    longest = headers.LONGEST_IDEMPOTENCY_KEY
+    if not 1 <= len(key) <= longest:
+        raise PermanentFailure(Reason.BAD_MESSAGE, f"{name} must have 1 to {longest} characters")
     return key
 
 

@@ -61,9 +61,9 @@ def mailboxes(text: str) -> Iterator[Mailbox]:
 
     :param text: the unfolded value, encoded words not decoded.
     """
-    plain = _PLAIN.fullmatch(text)
+    plain = _plain(text)
     if plain is not None:
-        yield Mailbox(words.clean(plain[1]), plain[2])
+        yield plain
         return
     for entry in _entries(text):
         mailbox = _mailbox(entry)
@@ -73,6 +73,9 @@ def mailboxes(text: str) -> Iterator[Mailbox]:
 
 def to_names(text: str) -> tuple[tuple[str, str], ...]:
     """(address, name) of the first :data:`MOST_MAILBOXES` mailboxes of a To header."""
+    plain = _plain(text)
+    if plain is not None:
+        return ((plain.address, plain.name),)
     return tuple((address, name) for name, address in itertools.islice(mailboxes(text), MOST_MAILBOXES))
 
 
@@ -93,6 +96,9 @@ def sender(text: str) -> Mailbox:
 
     :raises PermanentFailure: there is none, or its address has no local part or no domain.
     """
+    plain = _plain(text)
+    if plain is not None and len(plain.address) <= _LONGEST_ADDRESS:
+        return plain
     before: list[str] = []
     for name, address in itertools.islice(mailboxes(text), MOST_MAILBOXES):
         if address:
@@ -101,6 +107,12 @@ def sender(text: str) -> Mailbox:
             return Mailbox(", ".join([*before, name] if name else before), address)
         before.append(name)
     raise PermanentFailure(Reason.BAD_MESSAGE, "From has no valid address, write it as Name <local@domain>")
+
+
+def _plain(text: str) -> Mailbox | None:
+    """The only mailbox of an address list that is one in plain words, or None."""
+    plain = _PLAIN.fullmatch(text)
+    return None if plain is None else Mailbox(words.clean(plain[1]), plain[2])
 
 
 def _decoded_whole(mailbox: Mailbox) -> Mailbox:

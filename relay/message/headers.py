@@ -35,6 +35,9 @@ COUNTED = frozenset(
     ]
 )
 
+#: Longest X-Transactional-Idempotency-Key, in characters.
+LONGEST_IDEMPOTENCY_KEY = 256
+
 #: Most discarded headers that are named, and the longest name, in octets.
 MOST_DISCARDED = 50
 LONGEST_DISCARDED = 100

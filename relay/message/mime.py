@@ -55,16 +55,15 @@ class Part:
 
     def content(self, message: bytes) -> bytes:
         """The part's content in *message* without transfer encoding."""
-        return bytes(self._decoded(message))
+        return bytes(transfer.decode(self._raw(message), self.encoding))
 
     def text(self, message: bytes) -> str:
-        """The part's content as text; line ends as they are, NUL dropped (SMTP.md, "Framing")."""
-        text = charsets.decode(self._decoded(message), self.parameters.get("charset", ""))
-        return text.replace("\0", "") if "\0" in text else text
+        """The part's content as text, as :func:`text` gives it."""
+        return text(self._raw(message), self.encoding, self.parameters.get("charset", ""))
 
-    def _decoded(self, message: bytes) -> bytes | memoryview:
+    def _raw(self, message: bytes) -> memoryview:
         # A view: where there is no encoding, a large part is not copied before it is text.
-        return transfer.decode(memoryview(message)[self.start : self.stop], self.encoding)
+        return memoryview(message)[self.start : self.stop]
 
     def is_blank(self, message: bytes) -> bool:
         """Whether there is nothing but white space in it, before decoding."""
@@ -121,6 +120,12 @@ def find_body(content: bytes, fields: Fields, start: int, limits: Limits) -> Bod
 def leaves(content: bytes, fields: Fields, start: int, limits: Limits) -> Iterator[Part]:
     """All parts of a message that are no multipart, in order; parameters and errors are those of :func:`find_body`."""
     return _Walk(content, limits).leaves(_part(fields, start, len(content)), depth=1)
+
+
+def text(data: memoryview, encoding: str, charset: str) -> str:
+    """The text of a part; line ends as they are, NUL dropped (SMTP.md, "Framing")."""
+    decoded = charsets.decode(transfer.decode(data, encoding), charset)
+    return decoded.replace("\0", "") if "\0" in decoded else decoded
 
 
 def classify(part: Part) -> Kind:

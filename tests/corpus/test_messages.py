@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from relay.errors import PermanentFailure
-from relay.message import headers, mime, parse, template
+from relay.message import general, headers, mime, parse, template, usual
 from relay.policy import Content, Limits
 from relay.values import Message
 
@@ -134,6 +135,21 @@ class DefiniteTests(CorpusTests):
         """The same where attachments are no obstacle, and then more are read."""
         self.assertGreater(self.check(Content(attachments="strip")), self.check(Content()) + 100)
         self.assertGreater(self.check(Content(attachments="forward")), self.check(Content()) + 100)
+
+
+class UsualTests(CorpusTests):
+    """:func:`relay.message.usual.read` against the general parser."""
+
+    def test_equal(self) -> None:
+        """Where it has an answer for a message, or for that with its text as HTML, it is the general parser's."""
+        answers = 0
+        for name, content in messages():
+            for form in (crlf(content), crlf(content).replace(b"text/plain", b"text/html")):
+                message = usual.read(form, LIMITS)
+                if message is not None:
+                    answers += 1
+                    self.assertEqual(attrs.asdict(general(form)), attrs.asdict(message), name)
+        self.assertGreater(answers, 20)
 
 
 class StalwartTests(CorpusTests):
