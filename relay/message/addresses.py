@@ -38,8 +38,14 @@ _ADDRESS = re.compile(r"""[^\s@<>(),;:"]+ @ [^\s@<>(),;:"\[\]]+ | "[^"\x00-\x1f\
 _LONGEST_ADDRESS = 320
 
 
-#: What most headers are, read at once: ``Jane Doe <jane@example.com>``.
-_PLAIN = re.compile(r"([\w .'!#$%&*+/?^`{|}~-]*)<([\w.!#$%&'*+/=?^`{|}~-]+@[\w.-]+)>")
+#: What most headers are, read at once: ``Jane Doe <jane@example.com>``, ``"Doe, Jane" <jane@example.com>`` or
+#: ``jane@example.com``.  An equals sign may begin an encoded word, except within angle brackets.
+_PLAIN = re.compile(
+    r"""(?: (?P<name> [\w .'!#$%&*+/?^`{|}~-]* ) | "(?P<quoted> [^"\\=]* )"[ ]* )
+        < (?P<address> [\w.!#$%&'*+/=?^`{|}~-]+ @ [\w.-]+ ) >
+      | (?P<bare> [\w.!#$%&'*+/?^`{|}~-]+ @ [\w.-]+ )""",
+    re.VERBOSE,
+)
 
 
 class Mailbox(NamedTuple):
@@ -111,8 +117,11 @@ def sender(text: str) -> Mailbox:
 
 def _plain(text: str) -> Mailbox | None:
     """The only mailbox of an address list that is one in plain words, or None."""
-    plain = _PLAIN.fullmatch(text)
-    return None if plain is None else Mailbox(words.clean(plain[1]), plain[2])
+    match = _PLAIN.fullmatch(text)
+    if match is None:
+        return None
+    name, quoted, address, bare = match.groups()
+    return Mailbox(words.clean(name or quoted or ""), address or bare)
 
 
 def _decoded_whole(mailbox: Mailbox) -> Mailbox:

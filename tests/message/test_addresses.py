@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -81,6 +81,23 @@ class MailboxesTests(SynchronousTestCase):
         """Any text is some list of mailboxes, clean of control characters."""
         for name, address in addresses.mailboxes(text):
             self.assertNotIn("\x00", name + address)
+
+    @settings(max_examples=300)
+    @example('"Doe, Jane" <j@x>')
+    @example("j@x")
+    @given(
+        st.tuples(
+            st.sampled_from(
+                ["", "Jane Doe", '"', '"Doe, Jane" ', '" (\0ü', '"', "=?utf-8?q?a?=", "\\", "ü ", "\t", "("]
+            ),
+            st.sampled_from(["", "a", '"', '" ', '"\n', "=?q", "[", ":"]),
+            st.sampled_from(["j@x", "<j@x>", "<j=a@x.y>", "=?utf-8?q?j?=@x", "j@x=", " <j@x> ", "<j@x", "j@@x", "<>"]),
+            st.sampled_from(["", "", "", " ", ",", "a", "\0"]),
+        ).map("".join)
+    )
+    def test_at_once(self, text: str) -> None:
+        """What is read at once is what it would be in a list: an empty entry before it changes nothing."""
+        self.assertEqual(list(addresses.mailboxes(f",{text}")), list(addresses.mailboxes(text)))
 
 
 class SenderTests(SynchronousTestCase):
