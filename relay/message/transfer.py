@@ -21,9 +21,7 @@ def decode(data: bytes | memoryview, encoding: str) -> bytes | memoryview:
 
 def quoted_printable(data: bytes) -> bytes:
     """Quoted-printable; an ``=`` that introduces nothing stays."""
-    if b"= " in data or b"=\t" in data:
-        data = _LOOSE_SOFT_BREAK.sub(b"=", data)
-    return binascii.a2b_qp(data)
+    return binascii.a2b_qp(_LOOSE_SOFT_BREAK.sub(b"=", data))
 
 
 def base64(data: bytes) -> bytes:
