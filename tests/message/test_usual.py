@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import email.policy
 import quopri
+from email.message import EmailMessage
 
 import attrs
 from hypothesis import example, given, settings
@@ -102,6 +104,18 @@ class UsualTests(SynchronousTestCase):
         for encoding, data in (("Quoted-Printable", quopri.encodestring(html)), ("base64", base64.encodebytes(html))):
             head = f"Content-Type: text/html; charset=UTF-8\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
             self.assertEqual("<p>Grüße</p>", self.check(HEAD + head.encode() + data.rstrip(b"\n")).body)
+
+    def test_python(self) -> None:
+        """What Python makes of text, HTML and names that are not ASCII is usual."""
+        letter = EmailMessage(policy=email.policy.SMTP)
+        letter["From"] = "Grüße GmbH <shop@x.example>"
+        letter["To"] = '"Doe, Jane" <jane@x.example>'
+        letter["Subject"] = "Ihre Bestellung: Größe geändert – 100 % Wolle, jetzt für 39 € statt für 49 €"
+        letter["X-Transactional-Variables"] = '{"name": "Jane"}'
+        letter.set_content("Grüße\n")
+        letter.add_alternative("<p>Grüße</p>\n", subtype="html")
+        message = self.check(letter.as_bytes())
+        self.assertEqual((letter["Subject"], "Grüße GmbH"), (message.subject, message.from_name))
 
     def test_left(self) -> None:
         """What is not usual is left to the general parser, and its refusals are as they were."""
