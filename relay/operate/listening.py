@@ -21,6 +21,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from relay.errors import ConfigError
+from relay.operate.prompt import be_prompt
 from relay.operate.proxy import ProxyFactory
 
 #: Connections that the system holds for us until we accept them.
@@ -143,6 +144,8 @@ class Listener:
 
     def _bound(self, port: IListeningPort) -> None:
         self._port = port
+        if self.where.name == "smtp":
+            be_prompt(port)
         if self._inherited:
             shared: Any = port
             shared.numberAccepts = 1
