@@ -29,7 +29,7 @@ _ENCODINGS = frozenset(["", "7bit", "8bit", "quoted-printable", "base64"])
 class Header(NamedTuple):
     """The header of a message or of a part.
 
-    :ivar fields: what counts, each unfolded and not blank, by lower-case name.
+    :ivar fields: what counts, each unfolded, by lower-case name.
     :ivar discarded: the names of the others, as :func:`relay.message.headers.discarded` has them.
     :ivar end: where the body begins.
     """

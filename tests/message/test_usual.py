@@ -217,7 +217,7 @@ def near(draw: st.DrawFn) -> bytes:
 class EqualTests(SynchronousTestCase):
     """Both parsers."""
 
-    @settings(max_examples=150)
+    @settings(max_examples=150, deadline=None)
     @given(MESSAGES)
     def test_usual(self, content: bytes) -> None:
         """A message of a usual shape has an answer, whatever it has of them; one that decodes to nothing may not."""
@@ -227,7 +227,7 @@ class EqualTests(SynchronousTestCase):
         else:
             self.assertEqual(told(content), fields(message))
 
-    @settings(max_examples=400)
+    @settings(max_examples=400, deadline=None)
     @example(HEAD + HTML)
     @given(near())
     def test_equal(self, content: bytes) -> None:
@@ -236,7 +236,7 @@ class EqualTests(SynchronousTestCase):
         if message is not None:
             self.assertEqual(told(content), fields(message))
 
-    @settings(max_examples=200)
+    @settings(max_examples=200, deadline=None)
     @given(
         st.text(st.characters(min_codepoint=32, max_codepoint=126)),
         st.sampled_from(["From", "To", "Subject", "Reply-To", "X-Transactional-Tag", "X-Auth-APIKey", "Content-Type"]),
