@@ -66,7 +66,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     if options.quick:
         options.repeat, options.seconds = 1, 0.5
     options.only = [] if options.profile else options.only or list(ALL)
-    options.programs = [PROGRAMS[each] for each in options.program or PROGRAMS]
+    names = ["relay"] if options.profile else options.program or PROGRAMS
+    options.programs = [PROGRAMS[each] for each in names]
     if RELAY not in options.programs:
         options.only = [each for each in options.only if each not in parts.OF_THE_RELAY]
     return options
