@@ -54,6 +54,7 @@ class Usage:
 
     policy: Spool
     _monotonic: Callable[[], float] = time.monotonic
+    _busy: Callable[[], float] = time.thread_time
     rows: int = 0
     octets: int = 0
     _changes: int | None = None
@@ -72,11 +73,16 @@ class Usage:
             self._next = started + fresh
             return
         self._changes = changes
+        busy = self._busy()
         # As they were before this transaction; what it changes is added when it is committed.
         self.rows = int(transaction.connection.execute(_rows).scalar_one()) - transaction.rows
         self.octets = int(transaction.connection.execute(_octets).scalar_one()) - transaction.octets
         ended = self._monotonic()
-        self._next = ended + max(fresh, (ended - started) / SHARE)
+        took = ended - started
+        if not database.served:
+            # What a file's counting costs is this thread's own time: that others had the processor is no cost of it.
+            took = min(took, self._busy() - busy)
+        self._next = ended + max(fresh, took / SHARE)
 
     def forget(self) -> None:
         """Count at the next occasion."""

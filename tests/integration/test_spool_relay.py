@@ -183,7 +183,8 @@ class OutageTests(SpoolCase):
     def test_breaker(self) -> None:
         """After some failures in a row nobody waits for the platform; /readyz and /metrics say so, until it is back."""
         self.platform.answer = down
-        with self.relay(breaker_failures=2, breaker_probe=5) as relay:
+        # Each worker has a breaker of its own, and counts for itself.
+        with self.relay(breaker_failures=2, breaker_probe=5, workers="1") as relay:
             states = []
             for number in range(3):
                 self.assertEqual(send(relay, content(f"{number}"))[0], 250)
