@@ -56,6 +56,11 @@ def argument(request: Request, name: str) -> str:
     return value.decode("utf-8", "replace").strip()
 
 
+def nothing() -> Refused:
+    """404: there is no such path."""
+    return Refused(404, "Not found", "There is nothing at this path")
+
+
 class Endpoint(Resource):
     """One path.  Subclasses say how to :meth:`answer`.
 
@@ -73,7 +78,7 @@ class Endpoint(Resource):
 
         :raises Refused: an error, for :meth:`refusal`.
         """
-        raise Refused(404, "Not found", "There is nothing at this path")
+        raise nothing()
 
     def refusal(self, request: Request, refused: Refused) -> Answer:
         """How an error looks here."""

@@ -10,15 +10,14 @@ from twisted.web.server import Request
 from relay import wire
 from relay.embedded.accounts import Tenant
 from relay.embedded.api import settings, statistics, templates
-from relay.embedded.api.core import AccountEndpoint, Platform
+from relay.embedded.api.core import AccountEndpoint, Platform, PlatformEndpoint
 from relay.embedded.api.doc import Doc
 from relay.embedded.api.log import Log, LogEntry
 from relay.embedded.api.reports import Reports
 from relay.embedded.api.reset import ResetKey
 from relay.embedded.api.send import Send
 from relay.embedded.api.tree import grow
-from relay.embedded.resource import Answer, Endpoint
-from relay.embedded.rules import Refused
+from relay.embedded.resource import Answer, Endpoint, nothing
 
 
 def api(platform: Platform, relay: str = "") -> Resource:
@@ -38,16 +37,12 @@ class Ping(AccountEndpoint):
         return Answer(wire.encode_ping(tenant.account("")))
 
 
-class Healthy(Endpoint):
+class Healthy(PlatformEndpoint):
     """``GET /api/healthy``: whether messages can be stored; needs no key and tells nothing else."""
-
-    def __init__(self, platform: Platform) -> None:
-        super().__init__()
-        self._platform = platform
 
     async def answer(self, request: Request) -> Answer:
         if request.postpath:
-            raise Refused(404, "Not found", "There is nothing at this path")
+            raise nothing()
         await self._platform.write(lambda connection: None)
         return Answer(wire.dump({"result": "ok"}))
 

@@ -17,7 +17,7 @@ from relay.embedded import forms, keys, rules
 from relay.embedded.accounts import Tenant
 from relay.embedded.database import Database, Query, T, TooSlow
 from relay.embedded.keys import Keys
-from relay.embedded.resource import Answer, Endpoint, argument
+from relay.embedded.resource import Answer, Endpoint, argument, nothing
 from relay.embedded.routes.carriers import Carriers
 from relay.embedded.rules import Refused
 from relay.embedded.template import Rendered
@@ -178,16 +178,20 @@ def instant(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class AccountEndpoint(Endpoint):
-    """A path for who gives an API key."""
+class PlatformEndpoint(Endpoint):
+    """A path that works with the platform."""
 
     def __init__(self, platform: Platform) -> None:
         super().__init__()
         self._platform = platform
 
+
+class AccountEndpoint(PlatformEndpoint):
+    """A path for who gives an API key."""
+
     async def answer(self, request: Request) -> Answer:
         if request.postpath:
-            raise Refused(404, "Not found", "There is nothing at this path")
+            raise nothing()
         return await self.of(await self._platform.tenant(header(request, "X-Auth-APIKey")), request)
 
     async def of(self, tenant: Tenant, request: Request) -> Answer:

@@ -12,9 +12,8 @@ from twisted.web.server import Request
 
 from relay import wire
 from relay.embedded import refusals, rules, transactions
-from relay.embedded.api.core import Platform, body, header
-from relay.embedded.resource import Answer, Endpoint
-from relay.embedded.rules import Refused
+from relay.embedded.api.core import Platform, PlatformEndpoint, body, header
+from relay.embedded.resource import Answer, nothing
 from relay.embedded.schema import api_keys
 from relay.embedded.store import Fields
 from relay.embedded.transactions import Transaction
@@ -33,7 +32,7 @@ class _Told:
     refused: list[tuple[str, Fields]]
 
 
-class Reports(Endpoint):
+class Reports(PlatformEndpoint):
     """Keeps what is told of each transaction, and puts those who did not get their message into the log.
 
     :param token: what the relay shows.
@@ -42,13 +41,12 @@ class Reports(Endpoint):
     methods: ClassVar[tuple[str, ...]] = ("POST",)
 
     def __init__(self, platform: Platform, token: str) -> None:
-        super().__init__()
-        self._platform = platform
+        super().__init__(platform)
         self._token = token
 
     async def answer(self, request: Request) -> Answer:
         if not hmac.compare_digest(header(request, "X-Relay-Token").encode(), self._token.encode()):
-            raise Refused(404, "Not found", "There is nothing at this path")
+            raise nothing()
         now = self._platform.now()
         try:
             reports = wire.decode_object(body(request))["reports"]

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from twisted.web.server import Request
 
-from relay.embedded.resource import Answer, Endpoint
-from relay.embedded.rules import Refused
+from relay.embedded.resource import Answer, Endpoint, nothing
 
 
 class Folder(Endpoint):
@@ -29,7 +28,7 @@ class Folder(Endpoint):
         return super().render(request) if self.own is None else self.own.render(request)
 
     async def _answer(self, request: Request) -> Answer:
-        return self.refusal(request, Refused(404, "Not found", "There is nothing at this path"))
+        return self.refusal(request, nothing())
 
 
 def grow(paths: Mapping[str, Endpoint]) -> Folder:

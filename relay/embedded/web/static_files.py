@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from twisted.web.server import Request
 
-from relay.embedded.resource import Answer, Endpoint
-from relay.embedded.rules import Refused
+from relay.embedded.resource import Answer, Endpoint, nothing
 from relay.embedded.web.frame import HEADERS, asset, static
 
 _SCRIPT = "text/javascript; charset=utf-8"
@@ -18,6 +17,6 @@ class Static(Endpoint):
     async def answer(self, request: Request) -> Answer:
         name = "/".join(part.decode("latin-1") for part in request.postpath or ())
         if name not in _TYPES:
-            raise Refused(404, "Not found", "There is nothing at this path")
+            raise nothing()
         keep = "max-age=31536000, immutable" if request.uri.decode("latin-1") == static(name) else "no-cache"
         return Answer(asset("static", name), _TYPES[name], headers=(*HEADERS, ("Cache-Control", keep)))
