@@ -1101,6 +1101,28 @@ class SharedSeveralTests(SeveralTests, SharedSQLiteCase):
         self.got(self.other.close())
         SQLiteCase.open(self)
 
+    def test_limits_at_once(self) -> None:
+        """What another worker put counts at once, however slow the machine was with the count before."""
+
+        def slow(*_: object) -> None:
+            self.later(0.03)
+
+        sa.event.listen(sa.Engine, "before_cursor_execute", slow)
+        self.addCleanup(sa.event.remove, sa.Engine, "before_cursor_execute", slow)
+        store = self.open(max_rows=2)
+        self.put(Entry(submission("a@example.org")), Entry(submission("b@example.org")))
+        self.assertEqual(self.refused(store.put(message())), Reason.SPOOL_FULL)
+
+    def test_limits_of_many(self) -> None:
+        """With ten thousand rows what another worker put counts after the fifth of a second that a recount pays for."""
+        self.put()
+        self.multiply("Acme", 10_000)
+        store = self.open(max_rows=10_003)
+        self.put(Entry(submission("a@example.org")), Entry(submission("b@example.org")))
+        self.got(store.put(message()))
+        self.later(0.25)
+        self.assertEqual(self.refused(store.put(message())), Reason.SPOOL_FULL)
+
     def test_told_of_memories(self) -> None:
         """A worker that was told that there is something to remember looks at once."""
         self.assertFalse(self.got(self.other.has_memories()))
