@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Any, Protocol
 
 from attrs import define, field, frozen
@@ -31,7 +31,6 @@ from relay.values import (
     Record,
     Submission,
     key_digest,
-    key_prefix,
 )
 
 #: Message content to what counts of it; raises a failure.
@@ -63,75 +62,37 @@ class Ledger(Protocol):
         """Note what became of it, before the client is told."""
 
 
-@frozen
-class _Routed:
-    """A message with all that its submissions need."""
-
-    envelope: Envelope
-    message: Message
-    account: Account
-    tag: str
-    route: str
-
-    def submissions(self, id: str) -> Iterator[Submission]:
-        """One for each recipient, under *id*, which names its Idempotency-Key together with the recipient."""
-        envelope, message = self.envelope, self.message
-        to_names = names.recipient_names(message.to_names, envelope.recipients)
-        for recipient, name in zip(envelope.recipients, to_names, strict=True):
-            yield Submission(
-                api_key=self.account.key,
-                request_id=id,
-                idempotency_key=f"{id}-{_digest(recipient)}",
-                fromname=message.from_name,
-                fromemail=message.from_email,
-                to=recipient,
-                toname=name,
-                subject=message.subject,
-                replyto=message.reply_to,
-                returnpath=envelope.sender,
-                body=message.body,
-                tag=self.tag,
-                route=self.route,
-                template=message.template,
-                variables=message.variables,
-                attachments=message.attachments,
-            )
-
-
 @define
 class _Trace:
-    """What is known of a message so far; becomes its :class:`~relay.values.Record`."""
+    """What is known of a message so far; becomes its submissions, and its :class:`~relay.values.Record`.
 
-    clock: Callable[[], float]
-    started: float = field(init=False)
-    lap: float = field(init=False)
+    :ivar given_key: of a message that the parser refused.
+    """
+
+    envelope: Envelope
+    size: int
+    started: float
     seconds: dict[str, float] = field(factory=dict)
     message: Message | None = None
-    glance: Glance = field(factory=Glance)
+    given_key: str = ""
     account: Account | None = None
     tag: str = ""
     route: str = ""
 
-    def __attrs_post_init__(self) -> None:
-        self.started = self.lap = self.clock()
+    def refused(self, glance: Glance) -> None:
+        """The parser refused the message, and this is what can be told of it."""
+        self.message = Message("", glance.from_email, glance.subject, "")
+        self.given_key = glance.api_key
 
-    def stage(self, name: str) -> None:
-        """The stage *name* ends now."""
-        now = self.clock()
-        self.seconds[name] = now - self.lap
-        self.lap = now
-
-    def record(self, envelope: Envelope, size: int, failure: Failure | None, receipt: Receipt | None) -> Record:
+    def record(self, now: float, failure: Failure | None, receipt: Receipt | None) -> Record:
         """The line of the message log for what the client is told."""
+        envelope, message, account = self.envelope, self.message or _UNREAD, self.account or self.envelope.account
         outcomes = receipt.outcomes if receipt else ()
         reply = replies.reply(failure) if failure else replies.accepted(receipt.id if receipt else envelope.id)
-        message, account = self.message, self.account or envelope.account
-        sender = message or self.glance
-        key = account.key if account else self.glance.api_key
         return Record(
             id=envelope.id,
             account=account.name if account else "",
-            key=key_prefix(account.key) if account else "",
+            key=account.prefix if account else "",
             peer=envelope.peer,
             sender=envelope.sender,
             recipients=envelope.recipients,
@@ -140,26 +101,43 @@ class _Trace:
             result=_result(failure, outcomes),
             verdict=str(reply),
             reason=failure.reason.value if failure else "",
-            milliseconds=(self.clock() - self.started) * 1000,
-            size=size,
+            milliseconds=(now - self.started) * 1000,
+            size=self.size,
             seconds=self.seconds,
             outcomes=outcomes,
-            images_removed=message.images_removed if message else 0,
-            attachments_removed=message.attachments_removed if message else 0,
-            cid_references=message.cid_references if message else 0,
-            headers_removed=message.headers_removed if message else (),
-            from_email=sender.from_email,
-            subject=sender.subject,
-            digest=key_digest(key) if key else b"",
+            images_removed=message.images_removed,
+            attachments_removed=message.attachments_removed,
+            cid_references=message.cid_references,
+            headers_removed=message.headers_removed,
+            from_email=message.from_email,
+            subject=message.subject,
+            digest=account.digest if account else key_digest(self.given_key) if self.given_key else b"",
         )
+
+
+#: In place of a message of which nothing is known.
+_UNREAD = Message("", "", "", "")
 
 
 def _result(failure: Failure | None, outcomes: tuple[Outcome, ...]) -> str:
     if failure is not None:
         return "temporary" if isinstance(failure, TemporaryFailure) else "refused"
-    if any(outcome.failure for outcome in outcomes):
-        return "partial"
-    return "spooled" if any(outcome.spooled for outcome in outcomes) else "accepted"
+    result = "accepted"
+    for outcome in outcomes:
+        if outcome.failure is not None:
+            return "partial"
+        if outcome.spooled:
+            result = "spooled"
+    return result
+
+
+def _to_a_message(failure: Failure) -> Failure:
+    """*failure* as the answer to a message: 535 and 454 are replies to AUTH alone (RFC 4954 section 6)."""
+    if failure.reason is Reason.BAD_KEY:
+        return PermanentFailure(Reason.KEY_REFUSED, failure.text)
+    if failure.reason is Reason.AUTH_UNAVAILABLE:
+        return TemporaryFailure(Reason.UNREACHABLE)
+    return failure
 
 
 def _digest(recipient: str) -> str:
@@ -205,65 +183,59 @@ class Pipeline:
         :return: what became of each recipient; :func:`relay.replies.verdict` makes one answer of it.
         :raises Failure: the message was refused before anything was posted.
         """
-        trace = _Trace(self.clock)
+        trace = _Trace(envelope, len(content), self.clock())
         receipt = failure = None
         try:
-            routed = await self._route(trace, envelope, content)
-            receipt = await self._deliver(routed, content, presence or Presence())
-            trace.stage("post")
+            receipt = await self._take(trace, content, presence or Presence())
             failure = replies.verdict(receipt)
         except Failure as refused:
-            failure = refused
+            failure = _to_a_message(refused)
             if trace.message is None:
-                trace.glance = self.glance(content)
+                trace.refused(self.glance(content))
         except Exception:
             log.failure("message {id} failed", id=envelope.id)
             failure = TemporaryFailure(Reason.INTERNAL)
-        self.record(trace.record(envelope, len(content), failure, receipt))
+        self.record(trace.record(self.clock(), failure, receipt))
         if receipt is None:
             assert failure is not None
             raise failure
         return receipt
 
-    async def _route(self, trace: _Trace, envelope: Envelope, content: bytes) -> _Routed:
-        """All that is decided before anything is posted."""
+    async def _take(self, trace: _Trace, content: bytes, presence: Presence) -> Receipt:
+        """All that is decided before anything is posted, and the delivery."""
+        envelope, clock, seconds = trace.envelope, self.clock, trace.seconds
         message = trace.message = self.parse(content)
         trace.tag = routing.tag(message.tag)
         trace.route = message.route
-        trace.stage("parse")
-        account = trace.account = await self._account(envelope, message)
-        trace.stage("account")
-        route = trace.route = self.route(message, account)
+        parsed = clock()
+        seconds["parse"] = parsed - trace.started
+        # The message's own key wins over AUTH (SMTP.md, "Authentication").
+        account = envelope.account if message.api_key is None else await self.account(message.api_key, envelope.peer)
+        if account is None:
+            raise PermanentFailure(Reason.AUTH_REQUIRED)
+        trace.account = account
+        known = clock()
+        seconds["account"] = known - parsed
+        trace.route = self.route(message, account)
         self.check(message)
-        trace.stage("check")
-        return _Routed(envelope, message, account, trace.tag, route)
+        checked = clock()
+        seconds["check"] = checked - known
+        receipt = await self._deliver(trace, message, account, content, presence)
+        seconds["post"] = clock() - checked
+        return receipt
 
-    async def _account(self, envelope: Envelope, message: Message) -> Account:
-        """Who sends: the message's own key wins over AUTH (SMTP.md, "Authentication")."""
-        if message.api_key is None:
-            if envelope.account is None:
-                raise PermanentFailure(Reason.AUTH_REQUIRED)
-            return envelope.account
-        try:
-            return await self.account(message.api_key, envelope.peer)
-        except Failure as failure:
-            # 535 and 454 are replies to AUTH alone (RFC 4954 section 6).
-            if failure.reason is Reason.BAD_KEY:
-                raise PermanentFailure(Reason.KEY_REFUSED, failure.text) from None
-            if failure.reason is Reason.AUTH_UNAVAILABLE:
-                raise TemporaryFailure(Reason.UNREACHABLE) from None
-            raise
-
-    async def _deliver(self, routed: _Routed, content: bytes, presence: Presence) -> Receipt:
+    async def _deliver(
+        self, trace: _Trace, message: Message, account: Account, content: bytes, presence: Presence
+    ) -> Receipt:
         """Deliver what the ledger does not know to be delivered already."""
-        envelope = routed.envelope
+        envelope = trace.envelope
+        deliver = self.deliver or Posting(self.post, self.forget, self.concurrency).all
         if self.ledger is None:
-            outcomes = await self._hand_over(routed.account, tuple(routed.submissions(envelope.id)))
-            return Receipt(envelope.id, outcomes)
-        claim = await self.ledger.begin(envelope, routed.account, routed.message, content, presence)
+            return Receipt(envelope.id, await deliver(account, _submissions(trace, message, account, envelope.id)))
+        claim = await self.ledger.begin(envelope, account, message, content, presence)
         try:
-            missing = [each for each in routed.submissions(claim.id) if each.to not in claim.taken]
-            outcomes = await self._hand_over(routed.account, missing) if missing else ()
+            missing = _submissions(trace, message, account, claim.id, claim.taken)
+            outcomes = await deliver(account, missing) if missing else ()
         except BaseException:
             # Nobody knows what the platform has: the repetition must keep the id.
             broken = TemporaryFailure(Reason.INTERNAL)
@@ -277,6 +249,36 @@ class Pipeline:
         await self.ledger.end(claim, outcomes, replies.verdict(receipt))
         return receipt
 
-    async def _hand_over(self, account: Account, submissions: Sequence[Submission]) -> tuple[Outcome, ...]:
-        deliver = self.deliver or Posting(self.post, self.forget, self.concurrency).all
-        return await deliver(account, submissions)
+
+def _submissions(
+    trace: _Trace, message: Message, account: Account, id: str, taken: Container[str] = ()
+) -> list[Submission]:
+    """One for each recipient but those who are *taken* care of.
+
+    :param id: names the Idempotency-Key of each, together with the recipient.
+    """
+    recipients = trace.envelope.recipients
+    submissions = []
+    for recipient, name in zip(recipients, names.recipient_names(message.to_names, recipients), strict=True):
+        if recipient not in taken:
+            submissions.append(
+                Submission(
+                    api_key=account.key,
+                    request_id=id,
+                    idempotency_key=f"{id}-{_digest(recipient)}",
+                    fromname=message.from_name,
+                    fromemail=message.from_email,
+                    to=recipient,
+                    toname=name,
+                    subject=message.subject,
+                    replyto=message.reply_to,
+                    returnpath=trace.envelope.sender,
+                    body=message.body,
+                    tag=trace.tag,
+                    route=trace.route,
+                    template=message.template,
+                    variables=message.variables,
+                    attachments=message.attachments,
+                )
+            )
+    return submissions

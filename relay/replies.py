@@ -105,6 +105,8 @@ def verdict(receipt: Receipt) -> Failure | None:
     the ledger knows who has it already.  Else all or some accepted: 250, because a 4xx or 5xx would make the client
     send to the accepted ones again.  None accepted: the first temporary failure if there is one, else the first.
     """
+    if len(receipt.outcomes) == 1:
+        return receipt.outcomes[0].failure
     failures = [outcome.failure for outcome in receipt.outcomes if outcome.failure is not None]
     for failure in failures:
         if failure.reason in (Reason.SPOOL_FULL, Reason.SPOOL_FAILED):

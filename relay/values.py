@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from attrs import field, frozen
@@ -46,6 +47,16 @@ class Account:
     name: str = ""
     routes: tuple[Route, ...] | None = None
     default_route: str = ""
+
+    @cached_property
+    def prefix(self) -> str:
+        """What may be shown of the key: :func:`key_prefix`."""
+        return key_prefix(self.key)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What stands for the key: :func:`key_digest`."""
+        return key_digest(self.key)
 
 
 @frozen

@@ -41,6 +41,7 @@ class Breaker:
     :param clock: monotonic.
     :param name: of the platform, for the log.
     :ivar on_change: told of each new state.
+    :ivar closed: whether the platform works, as far as one knows.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Breaker:
         self._clock = clock
         self._name = name
         self._state = State.CLOSED
+        self.closed = True
         self._failures = 0
         self._opened = 0.0
         self._next_probe = 0.0
@@ -64,11 +66,6 @@ class Breaker:
     def state(self) -> State:
         """How it stands."""
         return self._state
-
-    @property
-    def closed(self) -> bool:
-        """Whether the platform works, as far as one knows."""
-        return self._state is State.CLOSED
 
     @property
     def open(self) -> bool:
@@ -131,6 +128,7 @@ class Breaker:
     def _become(self, state: State) -> None:
         if state is not self._state:
             self._state = state
+            self.closed = state is State.CLOSED
             self.on_change(state)
 
     def _since_opened(self) -> float:

@@ -13,6 +13,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from attrs import define, field
@@ -59,7 +60,7 @@ class Memory(Protocol):
         """Whether there is any entry; cheap, asked for every message."""
 
 
-@define
+@define(eq=False)
 class Claim:
     """One message in the ledger's eyes, while it is delivered.
 
@@ -160,7 +161,7 @@ class Ledger:
         self._memory = memory
         self._keep = keep
         self._monotonic = monotonic
-        self._begun: dict[int, Claim] = {}  # by identity
+        self._begun: set[Claim] = set()
         self._under_way: dict[bytes, _UnderWay] = {}  # by fingerprint
         # What the store did not take, and until when it counts; the next to end first.
         self._unwritten: OrderedDict[bytes, tuple[float, Remembered]] = OrderedDict()
@@ -179,23 +180,16 @@ class Ledger:
         explicit = explicit_fingerprint(account, message.idempotency_key) if message.idempotency_key else None
         claim = Claim(envelope.id, envelope, account, content, presence, explicit)
         if explicit is None:
-            presence.when_gone(lambda: self._let_repetitions_wait(claim))
-        remembered = await self._has_memories()
+            presence.when_gone(partial(self._let_repetitions_wait, claim))
         try:
-            if explicit is not None or remembered or self._under_way or self._unwritten or self._elsewhere:
-                await self._look_up(claim)
-            claim.looked_up = True
-            self._announce(claim)
-            if explicit is not None and not claim.known:
-                # After a crash it is delivered under the same id.
-                # Another process may have been faster.
-                claim.id = (await self._memory.claim(Remembered(explicit, claim.id))).id
-                self.remembered()
-        except Exception:
-            claim.ended = True
-            self._release(claim)
-            raise
-        self._begun[id(claim)] = claim
+            remembered = await self._memory.has_memories()
+        except Failure:
+            remembered = False
+        if explicit is None and not (remembered or self._under_way or self._unwritten or self._elsewhere):
+            claim.looked_up = True  # there is nothing that it could repeat
+        else:
+            await self._find(claim)
+        self._begun.add(claim)
         return claim
 
     async def end(self, claim: Claim, outcomes: Sequence[Outcome], failure: Failure | None) -> None:
@@ -205,16 +199,18 @@ class Ledger:
         :param failure: the verdict, None for 250.
         """
         try:
-            await self._note(claim, outcomes, failure)
+            if failure is not None or claim.known or claim.explicit is not None or claim.presence.gone:
+                await self._note(claim, outcomes, failure)
+            # else the client is told 250 for a message of which nobody else knows
         finally:
             claim.ended = True
-            self._begun.pop(id(claim), None)
+            self._begun.discard(claim)
             claim.presence.told()  # which else would keep the content as long as the session's message
             self._release(claim)
 
     async def abandon(self) -> None:
         """The relay ends, and the sessions have: remember what is still being delivered under the id that it has."""
-        entries = [Remembered(each.fingerprint, each.id, tuple(sorted(each.taken))) for each in self._begun.values()]
+        entries = [Remembered(each.fingerprint, each.id, tuple(sorted(each.taken))) for each in self._begun]
         await gatherResults([Deferred.fromCoroutine(self._remember(each)) for each in entries])
 
     # --- other processes
@@ -272,11 +268,21 @@ class Ledger:
                 for waiter in under_way.waiting:
                     waiter.callback(None)
 
-    async def _has_memories(self) -> bool:
+    async def _find(self, claim: Claim) -> None:
+        """Find out what *claim* repeats; with an idempotency key it is remembered from now on."""
         try:
-            return await self._memory.has_memories()
-        except Failure:
-            return False
+            await self._look_up(claim)
+            claim.looked_up = True
+            self._announce(claim)
+            if claim.explicit is not None and not claim.known:
+                # After a crash it is delivered under the same id.
+                # Another process may have been faster.
+                claim.id = (await self._memory.claim(Remembered(claim.explicit, claim.id))).id
+                self.remembered()
+        except Exception:
+            claim.ended = True
+            self._release(claim)
+            raise
 
     async def _look_up(self, claim: Claim) -> None:
         while (waiting := self._before(claim)) is not None:
