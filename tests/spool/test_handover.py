@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from relay import replies
 from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.policy import Delivery
-from relay.posting import Posting
+from relay.posting import Post, Posting
 from relay.spool.handover import Handover, account_digest
 from relay.spool.values import Delivered, Entry, Failed, Retry, Settlement, Spooled
 from relay.testing import KEY, FakePlatform
@@ -68,14 +69,16 @@ class HandoverCase(SynchronousTestCase):
         self.woken = 0
         self.given_up: list[Entry] = []
 
-    def begin(self, *recipients: str, mode: str = "direct-first") -> Deferred[tuple[Outcome, ...]]:
+    def begin(
+        self, *recipients: str, mode: str = "direct-first", post: Post | None = None
+    ) -> Deferred[tuple[Outcome, ...]]:
         """Hand a message over."""
 
         def wake() -> None:
             self.woken += 1
 
         self.handover = Handover(
-            posting=Posting(self.platform.send),
+            posting=Posting(post or self.platform.send),
             spool=self.spool,
             policy=Delivery(mode=mode),
             clock=self.clock,
@@ -165,6 +168,29 @@ class DirectFirstTests(HandoverCase):
         self.platform.release()
         self.assertEqual(self.spool.settled, [Delivered(1)])
         self.assertEqual(len(self.platform.submissions), 1)
+
+    def test_waiting_for_several_things(self) -> None:
+        """A platform's client may wait for one thing after the other, also for one that fails; it keeps its context."""
+        things: list[Deferred[str]] = [Deferred(), Deferred(), Deferred()]
+        seen: list[str] = []
+
+        async def post(submission: Submission) -> None:
+            span.set(submission.to)
+            for thing in things:
+                try:
+                    seen.append(await thing)
+                except ZeroDivisionError:
+                    seen.append("failed")
+            seen.append(span.get())
+
+        span: ContextVar[str] = ContextVar("span")
+        begun = self.begin("a@x", post=post)
+        things[1].errback(ZeroDivisionError())
+        things[0].callback("first")
+        self.assertNoResult(begun)
+        things[2].callback("last")
+        self.assertEqual(self.successResultOf(begun), (Outcome("a@x"),))
+        self.assertEqual(seen, ["first", "failed", "last", "a@x"])
 
     def test_slow_and_then_failed(self) -> None:
         """A posting that fails after the client was told is tried again, or is a failure."""
