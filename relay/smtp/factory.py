@@ -86,6 +86,8 @@ class SubmissionFactory(ServerFactory):
         self.clock = clock
         self.hostname = hostname.encode("ascii")
         self.limits = limits
+        #: octets of a line, without CR LF, that is never too long
+        self.short_line = min(limits.command_line, limits.auth_line) - 2
         self.policy = policy
         self.tls = tls
         self.observer = observer or Silent()

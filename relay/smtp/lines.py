@@ -14,10 +14,11 @@ The commands are in :mod:`relay.smtp.session`.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
 from functools import cache
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -42,6 +43,9 @@ FAREWELL = 5.0
 #: Octets of a client's stream read and dropped after the last reply, so that it can read the reply.
 FAREWELL_OCTETS = 1_048_576
 
+#: Seconds by which a timer may fire early.
+_EARLY = 0.001
+
 _TLS_HANDSHAKE = b"\x16\x03"
 #: Failures that say nothing against the client; the others count as errors of its session.
 _UNCOUNTED = frozenset([Reason.TOO_MANY_RECIPIENTS, Reason.MEMORY, Reason.RATE, Reason.TOO_BIG])
@@ -64,6 +68,7 @@ class LineLayer(ESMTP):
         #: the client's address, "" on a UNIX socket
         self.peer = ""
         self._deadlines = factory.deadlines
+        self._now = factory.clock.seconds
         self._limits = factory.limits
         self._buffer = b""
         self._data: DataReader | None = None  # the message that is being read
@@ -77,6 +82,9 @@ class LineLayer(ESMTP):
         self._handshaking = False  # STARTTLS was answered, and nothing has come in TLS yet
         self._closing = False
         self._lost = False
+        self._heard = inf  # since when the client is silent, which does not count while we have the floor
+        self._deadline = inf  # when what goes on now has to be over
+        self._looks = inf  # when we look at these two
         self._farewell = 0  # octets since we said good-bye
         self._errors = 0
         self._mail_refused = False
@@ -117,15 +125,14 @@ class LineLayer(ESMTP):
             self._close(refusal.reason, text=refusal.text)
             return
         self._ok(f"{self.factory.hostname.decode()} ESMTP", 220)
+        self._heard = self._now()
+        self._look_in(self._limits.idle)
         self._set_deadline(self._limits.greeting)
-        self._start_idle()
 
     def connectionLost(self, reason: TwistedFailure = connectionDone) -> None:
         """The connection has ended; a delivery in flight goes on, and its verdict stands."""
         self._lost = True
-        self._stop_idle()
-        self._set_deadline(None)
-        self._deadlines.discard(self.cut_off)
+        self._deadlines.discard(self._look)
         self._buffer = b""
         if self._data is not None:
             self._abandon_data()
@@ -172,7 +179,8 @@ class LineLayer(ESMTP):
             elif not self._read_line():
                 break
         self._reading = False
-        self._throttle()
+        if self._buffer or self._stalled or self._paused:
+            self._throttle()
 
     def _throttle(self) -> None:
         """Read the socket only while there is room for what it brings."""
@@ -200,23 +208,29 @@ class LineLayer(ESMTP):
 
     # Time
 
-    def _start_idle(self) -> None:
-        """From now on silence counts, which it does not while we have the floor."""
-        self._deadlines.set(self._fell_silent, self._limits.idle)
+    # Every line would move a timer.  So each leaves a time stamp, at which the one timer looks when it fires.
 
-    def _stop_idle(self) -> None:
-        """Silence does not count any more."""
-        self._deadlines.discard(self._fell_silent)
+    def _set_deadline(self, seconds: float) -> None:
+        """Whatever goes on now has to end in *seconds*."""
+        self._deadline = self._now() + seconds
+        if self._deadline < self._looks:
+            self._look_in(seconds)
 
-    def _set_deadline(self, seconds: float | None) -> None:
-        """Whatever goes on now has to end in *seconds*; None takes that back."""
-        if seconds is None:
-            self._deadlines.discard(self._out_of_time)
+    def _look_in(self, seconds: float) -> None:
+        self._looks = self._now() + seconds
+        self._deadlines.set(self._look, seconds)
+
+    def _look(self) -> None:
+        """The time of the session may be over."""
+        left = min(self._heard + self._limits.idle, self._deadline) - self._now()
+        if left >= _EARLY:
+            # Silence that begins later cannot be over sooner than that.
+            self._look_in(min(left, self._limits.idle))
+        elif self._closing:
+            self.cut_off()
         else:
-            self._deadlines.set(self._out_of_time, seconds)
-
-    def _fell_silent(self) -> None:
-        self._out_of_time()
+            self._looks = inf
+            self._out_of_time()
 
     def _out_of_time(self) -> None:
         log.info("session of {peer} timed out", peer=self.peer)
@@ -262,8 +276,8 @@ class LineLayer(ESMTP):
         if reason is not None:
             self._send(replies.reply(TemporaryFailure(reason, text)))
         self._buffer = b""
-        self._stop_idle()
-        self._set_deadline(None)
+        self._heard = inf
+        self._set_deadline(FAREWELL)
         self.transport.unregisterProducer()
         if self._paused:
             self.transport.resumeProducing()
@@ -271,25 +285,20 @@ class LineLayer(ESMTP):
             self.transport.loseWriteConnection()
         else:
             self.transport.loseConnection()
-        self._deadlines.set(self.cut_off, FAREWELL)
 
     # Lines
 
     def _read_line(self) -> bool:
         """Run the first line of the buffer; False when it is not whole."""
-        if self._buffer.startswith(_TLS_HANDSHAKE):
-            self._give_up("No implicit TLS here: connect in clear text, then STARTTLS")
+        buffer = self._buffer
+        end = buffer.find(b"\r\n")
+        usual = 0 <= end <= self.factory.short_line and not buffer.startswith(_TLS_HANDSHAKE)
+        if not (usual or self._check_line(end)):
             return False
-        end = self._buffer.find(b"\r\n")
-        if (len(self._buffer) if end < 0 else end + 2) > self._longest_line():
-            self._give_up("Line is too long")
-            return False
-        if end < 0:
-            return False
-        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
-        self._start_idle()
+        self._buffer = buffer[end + 2 :]
+        self._heard = self._now()
         try:
-            work = self._run(line) if self._answer is None else self._answer(line)
+            work = (self._answer or self._run)(buffer[:end])
         except Exception as error:
             self._answer = None
             self._failed(error)
@@ -297,6 +306,16 @@ class LineLayer(ESMTP):
             if work is not None:
                 self._start(work)
         return True
+
+    def _check_line(self, end: int) -> bool:
+        """Whether the line at the head of the buffer, which may be too long, is whole; it has *end* octets, or none."""
+        if self._buffer.startswith(_TLS_HANDSHAKE):
+            self._give_up("No implicit TLS here: connect in clear text, then STARTTLS")
+            return False
+        if (len(self._buffer) if end < 0 else end + 2) > self._longest_line():
+            self._give_up("Line is too long")
+            return False
+        return end >= 0
 
     def _longest_line(self) -> int:
         """Most octets of the line at the head of the buffer, CR LF included."""
@@ -309,17 +328,27 @@ class LineLayer(ESMTP):
         self._close(None, linger=True)
 
     def _start(self, work: Work) -> None:
-        """Put a command in flight: nothing else runs, and no clock ticks, until it is answered."""
+        """Put a command in flight: nothing else runs, and silence does not count, until it is answered."""
         self._busy = True
-        self._stop_idle()
-        Deferred.fromCoroutine(self._finish(work))
+        self._heard = inf
+        self._go_on(None, work, copy_context())
 
-    async def _finish(self, work: Work) -> None:
+    def _go_on(self, result: object, work: Work, context: Context) -> None:
+        """Run the command in flight to its end, or until it waits for a Deferred, whose *result* takes it further.
+
+        It is what ``Deferred.fromCoroutine`` does, which also makes a Deferred that nobody here would wait for.
+        """
         try:
-            await work
+            if isinstance(result, TwistedFailure):
+                waits_for = context.run(result.throwExceptionIntoGenerator, work)
+            else:
+                waits_for = context.run(work.send, result)
+            waits_for.addBoth(self._go_on, work, context)
+        except StopIteration:
+            self._finished()
         except Exception as error:
             self._failed(error)
-        self._finished()
+            self._finished()
 
     def _failed(self, error: Exception) -> None:
         """A command failed: a refusal has its reply, anything else is ours."""
@@ -340,7 +369,7 @@ class LineLayer(ESMTP):
         if self.factory.draining and not self._closing:
             self._close(Reason.SHUTDOWN)
         if not self._closing:
-            self._start_idle()
+            self._heard = self._now()
             self._read()
         if self._half_closed and not self._busy:
             self._close(None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.cred.credentials import Anonymous, ICredentials
@@ -83,7 +84,7 @@ class Session(LineLayer):
         self._reset()
         self._helo = (argument.strip(), self.peer.encode())
         self._extended = False
-        self._set_deadline(None)
+        self._deadline = inf
 
     def _do_quit(self, argument: bytes) -> None:
         _no_argument(argument)
@@ -191,16 +192,16 @@ class Session(LineLayer):
         """An answer of the exchange, which ends unless another prompt follows."""
         self._answer = None
         if line == b"*":
-            self._set_deadline(None)
+            self._deadline = inf
             raise PermanentFailure(Reason.AUTH_CANCELLED)
         try:
             return b64decode(line, validate=True)
         except ValueError:
-            self._set_deadline(None)
+            self._deadline = inf
             raise PermanentFailure(Reason.BAD_BASE64) from None
 
     async def _sign_in(self, user: bytes, password: bytes) -> None:
-        self._set_deadline(None)
+        self._deadline = inf
         try:
             await self._log_in(APIKey(user, password, self.peer))
         except (LoginFailed, LoginDenied):
@@ -366,14 +367,14 @@ class Session(LineLayer):
     def _read_data(self, data: framing.DataReader) -> None:
         """Give the buffer to the message."""
         octets, self._buffer = self._buffer, b""
-        self._start_idle()
+        self._heard = self._now()
         rest = data.feed(octets)
         self._hold(data)
         if rest is None:
             return
         self._buffer = rest
         self._data = None
-        self._set_deadline(None)
+        self._deadline = inf
         self._reset()
         self._start(self._deliver(data))
 

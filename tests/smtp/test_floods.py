@@ -93,6 +93,31 @@ class TimeTests(SessionCase):
         self.clock.advance(5)
         self.assertTrue(dialogue.transport.aborted)
 
+    def test_time_for_the_last_reply(self) -> None:
+        """A peer has its five seconds for the last reply, also where its silence would have ended before."""
+        dialogue = self.dialogue()
+        dialogue.hello()
+        self.clock.advance(298)
+        dialogue.command("QUIT")
+        self.clock.advance(4.5)
+        self.assertFalse(dialogue.transport.aborted)
+        self.clock.advance(0.5)
+        self.assertTrue(dialogue.transport.aborted)
+
+    def test_one_timer(self) -> None:
+        """A session that talks moves no timer, and falls silent in time all the same."""
+        dialogue = self.dialogue()
+        dialogue.hello()
+        (timer,) = self.clock.getDelayedCalls()
+        for _ in range(50):
+            self.clock.advance(1)
+            self.assert_replies(dialogue, ("NOOP", "250"))
+        self.assertEqual(self.clock.getDelayedCalls(), [timer])
+        self.clock.advance(299)
+        self.assertFalse(dialogue.closed)
+        self.clock.advance(1)
+        self.assertTrue(dialogue.closed)
+
     def test_no_timer_is_left(self) -> None:
         """A session that has ended leaves no timer behind."""
         dialogue = self.dialogue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from contextvars import ContextVar
 from typing import Any
 
 from hypothesis import given, settings
@@ -511,6 +512,43 @@ class VerdictTests(SessionCase):
         self.assertEqual(dialogue.message("x")[0][:9], "451 4.3.0")
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         self.assert_replies(dialogue, ("NOOP", "250"))
+
+    def test_failure_that_comes_later(self) -> None:
+        """A failure that a stage waits for is the verdict, like one that it raises at once."""
+        later: Deferred[Receipt] = Deferred()
+
+        async def accept(envelope: object, content: bytes, presence: object) -> Receipt:
+            await Deferred.fromCoroutine(self.platform.ping(KEY))
+            return await later
+
+        dialogue = self.dialogue(accept=accept)
+        dialogue.envelope()
+        self.assertEqual(dialogue.message("x"), [])
+        later.errback(TemporaryFailure(Reason.BUSY))
+        self.assertEqual(dialogue.read()[0][:9], "451 4.7.1")
+        self.assert_replies(dialogue, ("NOOP", "250"))
+
+    def test_context_of_a_message(self) -> None:
+        """What an embedder notes in a context variable stays with the message, however many are under way."""
+        noted: ContextVar[str] = ContextVar("noted", default="nothing")
+        waiting: list[Deferred[None]] = []
+        seen = []
+
+        async def accept(envelope: Envelope, content: bytes, presence: object) -> Receipt:
+            noted.set(envelope.sender)
+            waiting.append(Deferred())
+            await waiting[-1]
+            seen.append((envelope.sender, noted.get()))
+            return Receipt("ID", (Outcome("bob@example.org"),))
+
+        for number in range(2):
+            dialogue = self.another() if number else self.dialogue(accept=accept)
+            dialogue.envelope(sender=f"s{number}@x")
+            dialogue.message("x")
+        for each in waiting:
+            each.callback(None)
+        self.assertEqual(seen, [("s0@x", "s0@x"), ("s1@x", "s1@x")])
+        self.assertEqual(noted.get(), "nothing")
 
     def test_platforms_words_are_one_line(self) -> None:
         """Line ends and control characters in the platform's words cannot forge a reply."""
