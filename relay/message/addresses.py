@@ -39,11 +39,12 @@ _LONGEST_ADDRESS = 320
 
 
 #: What most headers are, read at once: ``Jane Doe <jane@example.com>``, ``"Doe, Jane" <jane@example.com>`` or
-#: ``jane@example.com``.  An equals sign may begin an encoded word, except within angle brackets.
+#: ``jane@example.com``.  An equals sign may begin an encoded word, except within angle brackets.  ASCII is named
+#: beside ``\w``, which has it: it is found in a table, and the others by asking what they are.
 _PLAIN = re.compile(
-    r"""(?: (?P<name> [\w .'!#$%&*+/?^`{|}~-]* ) | "(?P<quoted> [^"\\=]* )"[ ]* )
-        < (?P<address> [\w.!#$%&'*+/=?^`{|}~-]+ @ [\w.-]+ ) >
-      | (?P<bare> [\w.!#$%&'*+/?^`{|}~-]+ @ [\w.-]+ )""",
+    r"""(?: (?P<name> [A-Za-z0-9\w .'!#$%&*+/?^`{|}~-]* ) | "(?P<quoted> [^"\\=]* )"[ ]* )
+        < (?P<address> [A-Za-z0-9\w.!#$%&'*+/=?^`{|}~-]+ @ [A-Za-z0-9\w.-]+ ) >
+      | (?P<bare> [A-Za-z0-9\w.!#$%&'*+/?^`{|}~-]+ @ [A-Za-z0-9\w.-]+ )""",
     re.VERBOSE,
 )
 
@@ -69,7 +70,8 @@ def mailboxes(text: str) -> Iterator[Mailbox]:
     """
     plain = _plain(text)
     if plain is not None:
-        yield plain
+        address, name = plain
+        yield Mailbox(name, address)
         return
     for entry in _entries(text):
         mailbox = _mailbox(entry)
@@ -81,7 +83,7 @@ def to_names(text: str) -> tuple[tuple[str, str], ...]:
     """(address, name) of the first :data:`MOST_MAILBOXES` mailboxes of a To header."""
     plain = _plain(text)
     if plain is not None:
-        return ((plain.address, plain.name),)
+        return (plain,)
     return tuple((address, name) for name, address in itertools.islice(mailboxes(text), MOST_MAILBOXES))
 
 
@@ -103,8 +105,8 @@ def sender(text: str) -> Mailbox:
     :raises PermanentFailure: there is none, or its address has no local part or no domain.
     """
     plain = _plain(text)
-    if plain is not None and len(plain.address) <= _LONGEST_ADDRESS:
-        return plain
+    if plain is not None and len(plain[0]) <= _LONGEST_ADDRESS:
+        return Mailbox(plain[1], plain[0])
     before: list[str] = []
     for name, address in itertools.islice(mailboxes(text), MOST_MAILBOXES):
         if address:
@@ -115,13 +117,13 @@ def sender(text: str) -> Mailbox:
     raise PermanentFailure(Reason.BAD_MESSAGE, "From has no valid address, write it as Name <local@domain>")
 
 
-def _plain(text: str) -> Mailbox | None:
-    """The only mailbox of an address list that is one in plain words, or None."""
+def _plain(text: str) -> tuple[str, str] | None:
+    """(address, name) of the only mailbox of an address list that is one in plain words, or None."""
     match = _PLAIN.fullmatch(text)
     if match is None:
         return None
     name, quoted, address, bare = match.groups()
-    return Mailbox(words.clean(name or quoted or ""), address or bare)
+    return (bare, "") if bare else (address, words.clean(name or quoted or ""))
 
 
 def _decoded_whole(mailbox: Mailbox) -> Mailbox:

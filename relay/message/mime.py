@@ -124,7 +124,8 @@ def leaves(content: bytes, fields: Fields, start: int, limits: Limits) -> Iterat
 
 def text(data: memoryview, encoding: str, charset: str) -> str:
     """The text of a part; line ends as they are, NUL dropped (SMTP.md, "Framing")."""
-    decoded = charsets.decode(transfer.decode(data, encoding), charset)
+    octets = transfer.decode(data, encoding) if encoding else data
+    decoded = charsets.decode(octets, charset) if charset else charsets.guess(octets)
     return decoded.replace("\0", "") if "\0" in decoded else decoded
 
 

@@ -6,7 +6,8 @@ once.  For all else :func:`read` has no answer, and the general parser reads it;
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from functools import lru_cache
 
 from relay.errors import PermanentFailure
 from relay.message import addresses, headers, mime, parameters, variables, words
@@ -21,91 +22,101 @@ _COUNTED = frozenset(name.decode() for name in headers.COUNTED)
 #: What has to stand as it is meant, neither folded nor encoded.
 _VERBATIM = frozenset(["x-auth-apikey", "x-transactional-idempotency-key", "x-transactional-variables"])
 
+#: The others as nearly everybody writes them, and their lower-case names.
+_WRITTEN = {name.title(): name for name in _COUNTED - _VERBATIM}
+
 #: All of them are UTF-8 (see :mod:`relay.message.charsets`): what is blank before decoding is blank behind it.
 _CHARSETS = frozenset(["", "utf-8", "us-ascii"])
 _ENCODINGS = frozenset(["", "7bit", "8bit", "quoted-printable", "base64"])
 
+_PRINTABLE = bytes(range(0x20, 0x7F))
 
-class Header(NamedTuple):
-    """The header of a message or of a part.
+#: A multipart/alternative, and its boundary in quotes or without.
+_ALTERNATIVE = re.compile(
+    r"""multipart/alternative ; \s* boundary = (?: "([^"\\]+)" | ([^\s;"(]+) )""", re.VERBOSE | re.IGNORECASE
+)
+#: What follows the last boundary.
+_END = re.compile(rb"--(?:\r\n|\Z)")
 
-    :ivar fields: what counts, each unfolded, by lower-case name.
-    :ivar discarded: the names of the others, as :func:`relay.message.headers.discarded` has them.
-    :ivar end: where the body begins.
-    """
+#: From is the same in nearly all messages of an account.
+_sender = lru_cache(maxsize=256)(addresses.sender)
 
-    fields: dict[str, str]
-    discarded: tuple[str, ...]
-    end: int
+#: What counts in a header, each unfolded, by lower-case name; and the names of what does not.
+Header = tuple[dict[str, str], tuple[str, ...]]
 
 
 def read(content: bytes, limits: Limits) -> Message | None:
     """What counts of the message *content*, or None where its shape is not usual."""
-    header = _header(content, limits.header_block)
+    end = content.find(b"\r\n\r\n", 0, LARGEST_HEADER)
+    header = _header(content[:end]) if 0 <= end <= limits.header_block - 4 else None
     if header is None:
         return None
-    fields, discarded, _ = header
-    subject = _decoded(fields, "subject")
-    idempotency_key = fields.get("x-transactional-idempotency-key", "")
-    html = _html(content, header, limits)
+    fields, discarded = header
+    field = fields.get
+    html = _html(content, fields, end + 4, limits)
+    subject, idempotency_key = field("subject", ""), field("x-transactional-idempotency-key", "")
+    tag, route = field("x-transactional-tag", ""), field("x-transactional-route", "")
+    template = field("x-transactional-template", "")
+    if "=?" in subject or "=?" in tag or "=?" in route or "=?" in template:
+        subject, tag, route, template = [words.clean(words.decode(each)) for each in (subject, tag, route, template)]
     if not (html and subject) or html.isspace() or len(idempotency_key) > headers.LONGEST_IDEMPOTENCY_KEY:
         return None
+    reply_to = field("reply-to", "")
+    if "=?" in reply_to:
+        reply_to = addresses.reply_to(reply_to)
     try:
-        sender = addresses.sender(fields.get("from", ""))
+        name, address = _sender(field("from", ""))
         values = _variables(fields, limits)
     except PermanentFailure:
         return None
+    to_names = addresses.to_names(field("to", ""))
+    api_key = field("x-auth-apikey")
+    # By position, in the order of the fields: their names would cost a third of it.
     return Message(
-        from_name=sender.name,
-        from_email=sender.address,
-        subject=subject,
-        body=html,
-        to_names=addresses.to_names(fields.get("to", "")),
-        reply_to=addresses.reply_to(fields.get("reply-to", "")),
-        tag=_decoded(fields, "x-transactional-tag"),
-        route=_decoded(fields, "x-transactional-route"),
-        template=_decoded(fields, "x-transactional-template"),
-        variables=values,
-        api_key=fields.get("x-auth-apikey"),
-        idempotency_key=idempotency_key,
+        name, address, subject, html, to_names, reply_to, tag, route, template, values, api_key, idempotency_key,
         headers_removed=discarded,
-    )
+    )  # fmt: skip
 
 
-def _header(content: bytes, largest: int) -> Header | None:
-    """The header at the top of *content*, or None where it is not usual."""
-    end = content.find(b"\r\n\r\n", 0, min(largest, LARGEST_HEADER))
-    if end < 0 or not (block := content[:end]).isascii():
-        return None
-    # A fold is a line feed and a space from here on.
-    lines = block.decode().replace("\r\n\t", "\n ").replace("\r\n ", "\n ").split("\r\n")
-    if max(map(len, lines)) >= headers.FORCED_BREAK or not "".join(lines).replace("\n ", "").isprintable():
+def _header(block: bytes) -> Header | None:
+    """The header *block*, without its last line end, or None where it is not usual."""
+    if b"\t" in block:
+        block = block.replace(b"\r\n\t", b"\r\n ")
+    lines = block.decode("latin-1").split("\r\n")
+    # All but the line ends is printable ASCII, and no line was broken by force.
+    if len(block.translate(None, _PRINTABLE)) != 2 * len(lines) - 2 or (
+        len(block) >= headers.FORCED_BREAK and max(map(len, lines)) >= headers.FORCED_BREAK
+    ):
         return None
     fields: dict[str, str] = {}
     discarded: dict[str, str] = {}
+    key, value = None, ""
     for line in lines:
-        name, colon, value = line.partition(":")
-        if not (name and colon) or " " in name or len(name) > headers.LONGEST_DISCARDED:
-            return None
-        key = name.lower()
-        if key not in _COUNTED:
-            discarded.setdefault(key, name)
-        elif key in fields or (key in _VERBATIM and not _is_verbatim(value)):
-            return None
+        name, colon, rest = line.partition(":")
+        if name in _WRITTEN:
+            key = _WRITTEN[name]
+        elif line[:1] == " ":
+            # A fold, which what has to stand as it is meant may not have.  The header is too small for many.
+            if key is None or key in _VERBATIM:
+                return None
+            if key in fields:
+                value += line
+                fields[key] = value.strip()
+            continue
         else:
-            fields[key] = value.replace("\n", "").strip()
-    return Header(fields, tuple(discarded.values()), end + 4) if len(discarded) <= headers.MOST_DISCARDED else None
-
-
-def _is_verbatim(value: str) -> bool:
-    """Whether *value* is what was meant: something, and neither folded nor encoded."""
-    return not (value.isspace() or "\n" in value or "=?" in value) and value != ""
-
-
-def _decoded(fields: dict[str, str], key: str) -> str:
-    """A field decoded and clean, ``""`` without one."""
-    value = fields.get(key, "")
-    return words.clean(words.decode(value)) if "=?" in value else value
+            key = name.lower()
+            if key not in _COUNTED:
+                if not (key and colon) or " " in key or len(key) > headers.LONGEST_DISCARDED:
+                    return None
+                discarded.setdefault(key, name)
+                continue
+            if key in _VERBATIM and ("=?" in rest or not rest or rest.isspace()):
+                return None
+        if key in fields or not colon:
+            return None
+        value = rest
+        fields[key] = rest.strip()
+    return (fields, tuple(discarded.values())) if len(discarded) <= headers.MOST_DISCARDED else None
 
 
 def _variables(fields: dict[str, str], limits: Limits) -> JSONObject | None:
@@ -113,42 +124,65 @@ def _variables(fields: dict[str, str], limits: Limits) -> JSONObject | None:
     return None if given is None else variables.parse([given.encode()], deepest=limits.variables_depth)
 
 
-def _html(content: bytes, header: Header, limits: Limits) -> str:
+def _html(content: bytes, fields: dict[str, str], start: int, limits: Limits) -> str:
     """The HTML of a message, ``""`` where its body is not usual."""
-    kind, its = _content_type(header)
-    if kind != "multipart/alternative":
-        return _text(content, header)
-    text, html = _two(content[header.end - 1 :], its.get("boundary", "").rstrip())
-    text_header, html_header = _header(text, limits.header_block // 2), _header(html, limits.header_block // 2)
-    if text_header is None or _content_type(text_header)[0] != "text/plain":
+    if "content-disposition" in fields:
         return ""
-    return "" if html_header is None or limits.mime_parts < 3 else _text(html, html_header)
+    content_type = fields.get("content-type", "")
+    if "boundary" in content_type:
+        match = _ALTERNATIVE.fullmatch(content_type)
+        return "" if match is None else _second(content, (match[1] or match[2]).rstrip(), start, limits)
+    return _text(content, start, len(content), _kind(content_type), fields.get("content-transfer-encoding", ""))
 
 
-def _content_type(header: Header) -> tuple[str, parameters.Parameters]:
-    """The type of a message or part and its parameters; ``""`` where it has a disposition, too."""
-    if "content-disposition" in header.fields:
-        return "", {}
-    return parameters.parse(header.fields.get("content-type", "").encode())
+def _second(content: bytes, boundary: str, start: int, limits: Limits) -> str:
+    """The HTML of a multipart of two parts, of which it is the second; ``""`` where that is not so."""
+    delimiter = b"\n--" + boundary.encode()
+    size = len(delimiter)
+    # The line feed before the body may belong to the first delimiter.
+    first = content.find(delimiter, start - 1)
+    second = content.find(delimiter, first + size)
+    third = content.find(delimiter, second + size)
+    if not (start - 1 <= first < second < third and _END.match(content, third + size)):
+        return ""
+    if not (content.startswith(b"\r\n", first + size) and content.startswith(b"\r\n", second + size)):
+        return ""
+    largest = min(limits.header_block // 2, LARGEST_HEADER)
+    kind, _, _ = _part(content, first + size + 2, second, largest)
+    if kind != "text/plain" or limits.mime_parts < 3:
+        return ""
+    # A part ends before the line end that precedes the delimiter.
+    third -= content[third - 1] == 13
+    kind, encoding, begin = _part(content, second + size + 2, third, largest)
+    return _text(content, begin, third, kind, encoding)
 
 
-def _two(body: bytes, boundary: str) -> tuple[bytes, bytes]:
-    """The parts of a multipart of two, empty where it has more or fewer.
-
-    :param body: with the line feed before it, which may belong to the first delimiter.
-    """
-    pieces = body.split(b"\n--" + boundary.encode(), 3) if boundary.isascii() and boundary else []
-    if len(pieces) == 4 and (pieces[3] == b"--" or pieces[3].startswith(b"--\r\n")):
-        _, first, second, _ = pieces
-        if first.startswith(b"\r\n") and second.startswith(b"\r\n"):
-            return first[2:].removesuffix(b"\r"), second[2:].removesuffix(b"\r")
-    return b"", b""
+def _part(content: bytes, start: int, stop: int, largest: int) -> tuple[str, str, int]:
+    """Type and encoding of a part, as :func:`_leaf` has them, and where its body begins."""
+    end = content.find(b"\r\n\r\n", start, min(stop, start + largest))
+    return (*_leaf(content[start:end]), end + 4) if end >= 0 else ("", "", 0)
 
 
-def _text(content: bytes, header: Header) -> str:
+@lru_cache(maxsize=256)  # the parts of all messages have the same few
+def _leaf(block: bytes) -> tuple[str, str]:
+    """Type and encoding in the header *block* of a part, ``""`` where they are not usual."""
+    header = _header(block)
+    if header is None or "content-disposition" in header[0]:
+        return "", ""
+    fields, _ = header
+    return _kind(fields.get("content-type", "")), fields.get("content-transfer-encoding", "")
+
+
+@lru_cache(maxsize=256)
+def _kind(content_type: str) -> str:
+    """The type in a Content-Type; ``""`` where it is HTML in a charset that is not usual."""
+    kind, its = parameters.parse(content_type.encode())
+    return "" if kind == "text/html" and its.get("charset", "").lower() not in _CHARSETS else kind
+
+
+def _text(content: bytes, start: int, stop: int, kind: str, encoding: str) -> str:
     """The HTML of a message or part without others in it, ``""`` where it has none, or not as usual."""
-    kind, its = _content_type(header)
-    encoding = header.fields.get("content-transfer-encoding", "").lower()
-    if kind != "text/html" or encoding not in _ENCODINGS or its.get("charset", "").lower() not in _CHARSETS:
+    encoding = encoding.lower()
+    if kind != "text/html" or encoding not in _ENCODINGS:
         return ""
-    return mime.text(memoryview(content)[header.end :], encoding, "")
+    return mime.text(memoryview(content)[start:stop], encoding, "")

@@ -98,6 +98,12 @@ class UsualTests(SynchronousTestCase):
         message = self.check(HEAD + alternative(text, HTML))
         self.assertEqual("<p>Hello</p>\r\n", message.body)
 
+    def test_senders(self) -> None:
+        """One sender's messages are his, whoever sent before."""
+        for name in ("A", "B", "A"):
+            message = self.check(HEAD.replace(b"Shop", name.encode()) + HTML)
+            self.assertEqual(name, message.from_name)
+
     def test_encodings(self) -> None:
         """Quoted-printable and base64 are decoded, UTF-8 is read."""
         html = "<p>Grüße</p>".encode()
@@ -140,6 +146,11 @@ class UsualTests(SynchronousTestCase):
             HEAD + b"X-Transactional-Tag: " + b"t" * 980 + b"\r\n t\r\n" + HTML,
             HEAD + b"".join(b"X-%d: x\r\n" % number for number in range(51)) + HTML,
             HEAD + b"X" * 101 + b": x\r\n" + HTML,
+            HEAD + b"X-A: " + b"x" * 990 + b"\r\n" + HTML,
+            HEAD + b"X-A: a\rb\nc\r\n" + HTML,
+            HEAD + b"X-A: a\tb\r\n" + HTML,
+            b" " + HEAD + HTML,
+            b"\t" + HEAD + HTML,
             HEAD.replace(b"a@x.example", b"a") + HTML,
             HEAD + b"Content-Disposition: attachment\r\n" + HTML,
             HEAD + HTML.replace(b"text/html", b"text/html; charset=utf-16"),
@@ -154,7 +165,11 @@ class UsualTests(SynchronousTestCase):
             self.check_left(content)
 
     def test_limits(self) -> None:
-        """The limits of headers and of parts hold."""
+        """The limits of headers and of parts hold, to the octet."""
+        content = HEAD + HTML
+        end = content.index(b"<p>")
+        self.assertIsNotNone(usual.read(content, Limits(header_block=end)))
+        self.check_left(content, Limits(header_block=end - 1))
         self.check_left(HEAD + b"X-A: " + b"x" * 900 + b"\r\n" + HTML, Limits(header_block=600))
         self.check_left(HEAD + alternative(b"Content-Type: text/plain\r\n\r\nx", HTML), Limits(mime_parts=2))
 
@@ -170,7 +185,10 @@ HEADERS = st.tuples(
         b"From: a@x.example", b"From: Shop <a@x.example>", b'From: "Shop, the" <a@x.example>', b"from:<a@x.example>",
         b"From: =?utf-8?q?=C3=9C?= <a@x.example>", b"From: Doe, Jane <a@x.example>",
     ),
-    one(b"Subject: s", b"Subject:  two  spaces ", b"Subject: =?utf-8?b?w5w=?=\r\n =?utf-8?b?w5w=?="),
+    one(
+        b"Subject: s", b"Subject:  two  spaces ", b"Subject: =?utf-8?b?w5w=?=\r\n =?utf-8?b?w5w=?=", b"SUBJECT: s",
+        b"Subject: a \r\n\t b: c\r\n  d", b"Subject:\r\n s\r\n ",
+    ),
     one(b"", b"To: Jane <j@x.example>", b"To: j@x.example, k@x.example", b"To: (c) ;,", b"To: \r\n j@x.example"),
     one(b"", b"Reply-To: Help <h@x.example>", b"Reply-To: =?utf-8?q?=2C?= <h@x.example>", b"Reply-To:"),
     one(b"", b"X-Transactional-Tag: Welcome", b"X-Transactional-Template: t", b"X-Transactional-Route: =?utf-8?q??="),
@@ -178,6 +196,15 @@ HEADERS = st.tuples(
     one(b"", b"X-Auth-APIKey: key", b"X-Auth-APIKey: a key ", b"X-Transactional-Idempotency-Key: once"),
 ).map(b"".join)  # fmt: skip
 ENCODINGS = one(*(b"Content-Transfer-Encoding: " + name for name in (b"8bit", b"base64", b"Quoted-Printable")), b"")
+BOUNDARIES = st.sampled_from([
+    b"b", b"=_b", b"----=_Part_1.2", b"b ", b" b", b"a b", b"a(b)", b"a;b", b"a=b", b"=?utf-8?q?b?=", b"b'c", b"a/b?c",
+])  # fmt: skip
+KINDS = st.sampled_from([
+    b"multipart/alternative; boundary=%s", b'multipart/alternative;\r\n\tboundary="%s"', b'%s; boundary="b"',
+    b'Multipart/Alternative;boundary="%s"; charset=utf-8', b'multipart/alternative; boundary="%s" (comment)',
+    b"multipart/alternative; (boundary=x) boundary=%s", b'multipart/mixed; boundary="%s"', b"text/html; boundary=%s",
+    b'multipart/alternative; boundary="%s";', b'multipart/alternative boundary="%s"', b"multipart/alternative; a=%s",
+])  # fmt: skip
 TEXTS = st.builds(b"%s%s\r\n%s".__mod__, st.tuples(st.just(b"Content-Type: text/plain\r\n"), ENCODINGS, st.just(b"x")))
 PAGES = st.builds(
     b"%s%s\r\n%s".__mod__,
@@ -214,6 +241,15 @@ def near(draw: st.DrawFn) -> bytes:
     return content
 
 
+@st.composite
+def multiparts(draw: st.DrawFn) -> bytes:
+    """A message of two parts, whose Content-Type is written in one of the ways that there are."""
+    boundary = draw(BOUNDARIES)
+    kind = b"Content-Type: " + draw(KINDS) % boundary
+    parts = alternative(draw(TEXTS), draw(PAGES), draw(st.sampled_from([boundary, boundary.rstrip(), b"b"])))
+    return draw(HEADERS) + kind + parts.removeprefix(parts.partition(b"\r\n\r\n")[0])
+
+
 class EqualTests(SynchronousTestCase):
     """Both parsers."""
 
@@ -232,6 +268,14 @@ class EqualTests(SynchronousTestCase):
     @given(near())
     def test_equal(self, content: bytes) -> None:
         """Whatever message comes: where the usual shapes have an answer, it is the general parser's."""
+        message = usual.read(content, LIMITS)
+        if message is not None:
+            self.assertEqual(told(content), fields(message))
+
+    @settings(max_examples=300, deadline=None)
+    @given(multiparts())
+    def test_boundaries(self, content: bytes) -> None:
+        """The same of a message of two parts, however its boundary is written."""
         message = usual.read(content, LIMITS)
         if message is not None:
             self.assertEqual(told(content), fields(message))
