@@ -30,6 +30,7 @@ from relay.operate import health, tls
 from relay.operate.listening import Listener
 from relay.operate.log import log_record
 from relay.operate.metrics import Metrics
+from relay.operate.prompt import Prompt, Turn
 from relay.periodic import Periodic
 from relay.pipeline import Ledger, Pipeline
 from relay.posting import Deliver, ignore
@@ -173,7 +174,9 @@ class Intake(MultiService):
         self._breakers: dict[str, str] = {}
         problems: list[str] = []
         self._certificates = collect(problems, partial(_given_certificates, config, reactor))
-        client = collect(problems, partial(make_client, reactor, config.platform))
+        self._turn = Turn(reactor)
+        connect = Prompt(reactor, self._turn)
+        client = collect(problems, partial(make_client, reactor, config.platform, connect=connect))
         for url in config.backend:
             collect(problems, partial(base_url, url))
         if config.failures.webhook:
@@ -202,7 +205,7 @@ class Intake(MultiService):
         )
         self._listeners = listeners
         for listener in listeners:
-            listener.serve(self.factory)
+            listener.serve(self.factory, self._turn)
         self.readiness = health.Readiness(platforms.reachable, reactor)
         self.readiness.listening = True
         self.metrics.watch_certificate(lambda: certificates.not_after)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
@@ -125,14 +125,16 @@ def make_client(
     reactor: IReactorTime,
     policy: Platform | None = None,
     endpoint: Callable[[Origin], IStreamClientEndpoint] | None = None,
+    connect: Any = None,
 ) -> Pool:
     """The HTTP client for the platform; :meth:`~Pool.close` it when the relay stops.
 
     :param reactor: a real reactor; with an *endpoint* of one's own a clock is enough.
     :param endpoint: how an origin is connected to, by default TCP, and TLS 1.2 or later for https.
+    :param connect: makes the TCP connections, by default the reactor.
     :raises ConfigError: ``platform.ca_file`` cannot be read or holds no certificate.
     """
     policy = policy or Platform()
     if endpoint is None:
-        endpoint = Endpoints(reactor, trust(policy.ca_file), policy.timeout)
+        endpoint = Endpoints(connect or reactor, trust(policy.ca_file), policy.timeout)
     return Pool(reactor, endpoint, policy.connections)

@@ -21,7 +21,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from relay.errors import ConfigError
-from relay.operate.prompt import be_prompt
+from relay.operate.prompt import Turn, be_prompt
 from relay.operate.proxy import ProxyFactory
 
 #: Connections that the system holds for us until we accept them.
@@ -144,8 +144,6 @@ class Listener:
 
     def _bound(self, port: IListeningPort) -> None:
         self._port = port
-        if self.where.name == "smtp":
-            be_prompt(port)
         if self._inherited:
             shared: Any = port
             shared.numberAccepts = 1
@@ -177,9 +175,14 @@ class Listener:
                 f"{self.where.endpoint} ({self.where.source}) is nothing that workers can share: use workers = 1"
             ) from None
 
-    def serve(self, factory: IProtocolFactory) -> None:
-        """Hand connections to *factory* from now on."""
+    def serve(self, factory: IProtocolFactory, turn: Turn | None = None) -> None:
+        """Hand connections to *factory* from now on.
+
+        :param turn: what is sent leaves with it; None: as Twisted does it.
+        """
         self._later.inner = factory
+        if turn is not None:
+            be_prompt(self._port, turn)
 
     def stop(self) -> Deferred[None]:
         """Close the listener; connections go on."""

@@ -31,6 +31,7 @@ from relay.client.backend import Backend
 from relay.client.endpoints import Endpoints, trust
 from relay.client.pool import make_client
 from relay.errors import Reason, TemporaryFailure
+from relay.operate.prompt import Prompt, Turn
 from relay.policy import Platform
 from tests.client.platformcase import KEY, SUBMISSION
 from tests.client.rawserver import ACCEPTED, CLOSE, RESET, RawConnection, RawPlatform
@@ -120,7 +121,8 @@ class SocketCase(TestCase):
 
     def backend(self, url: str, **policy: Any) -> Backend:
         settings = Platform(**policy)
-        endpoints = Endpoints(cast("Any", Resolving()), trust(settings.ca_file), settings.timeout)
+        connect = Prompt(Resolving(), Turn(reactor))  # as the relay itself connects
+        endpoints = Endpoints(cast("Any", connect), trust(settings.ca_file), settings.timeout)
         client = make_client(self.clock, settings, endpoints)
         self.addCleanup(self.gone)
         self.addCleanup(client.close)
@@ -301,7 +303,7 @@ class TLSTests(SocketCase):
         class Unplugged(RawConnection):
             def play(self, steps: list[Any]) -> None:
                 super().play(steps)
-                self.transport.transport.loseConnection()
+                reactor.callLater(0.05, self.transport.transport.loseConnection)  # TLS writes in the next turn
 
         backend = self.secure(self.authority.issue(x509.DNSName(HOST)).options())
         self.platform.script = [[b'HTTP/1.0 200 OK\r\n\r\n{"result":']]
