@@ -8,6 +8,8 @@ from collections.abc import Callable
 class Presence:
     """Tells of one client: the session says when it has gone, the ledger wants to know."""
 
+    __slots__ = ("_callbacks", "gone")
+
     def __init__(self) -> None:
         self.gone = False
         self._callbacks: list[Callable[[], None]] = []

@@ -227,16 +227,21 @@ class Realm:
         self._keys = keys
         self._accept = accept
         self._new_id = new_id
+        self._nobody = self._avatar(None)  # one for all, who come with each connection
 
-    def requestAvatar(self, avatarId: Any, mind: object, *interfaces: type[Interface]) -> Deferred[_Avatar]:
+    def requestAvatar(self, avatarId: Any, mind: object, *interfaces: type[Interface]) -> _Avatar | Deferred[_Avatar]:
         """See :class:`twisted.cred.portal.IRealm`; only IMessageDeliveryFactory is known."""
         if IMessageDeliveryFactory not in interfaces:
             raise NotImplementedError("the relay's realm knows IMessageDeliveryFactory only")
-        return Deferred.fromCoroutine(self._avatar(avatarId))
+        if avatarId is ANONYMOUS:
+            return self._nobody
+        return Deferred.fromCoroutine(self._signed_in(avatarId))
 
-    async def _avatar(self, avatarId: Any) -> _Avatar:
+    async def _signed_in(self, key: bytes) -> _Avatar:
         # The checker has just asked for this key, so this is answered from memory.
-        account = None if avatarId is ANONYMOUS else await self._keys.account(avatarId.decode())
+        return self._avatar(await self._keys.account(key.decode()))
+
+    def _avatar(self, account: Account | None) -> _Avatar:
         return IMessageDeliveryFactory, Deliveries(self._accept, account, self._new_id), lambda: None
 
 

@@ -14,19 +14,26 @@ from zope.interface import implementer
 
 from relay import replies
 from relay.presence import Presence
-from relay.smtp.limits import peer_address
 from relay.values import Account, Envelope, Receipt
 
 #: Takes a message to the platform; see :meth:`relay.pipeline.Pipeline.accept`.
 Accept = Callable[[Envelope, bytes, Presence], Awaitable[Receipt]]
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+#: The letters of ten bits, and the letter of five bits of an octet.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_LETTER = bytes([ord(_ALPHABET[octet & 31]) for octet in range(256)])
 
 
 def new_id() -> str:
     """A queue id: 26 upper-case letters and digits, of the time in milliseconds and 80 bits of chance."""
-    number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
-    return "".join([_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)])
+    now = time.time_ns() // 1_000_000
+    chance = secrets.token_bytes(16).translate(_LETTER).decode("ascii")
+    pairs = _PAIRS
+    return (
+        f"{pairs[now >> 40]}{pairs[now >> 30 & 1023]}{pairs[now >> 20 & 1023]}{pairs[now >> 10 & 1023]}"
+        f"{pairs[now & 1023]}{chance}"
+    )
 
 
 class IContent(IMessageSMTP):
@@ -97,13 +104,13 @@ class Delivery:
 
     def validateFrom(self, helo: tuple[bytes, bytes], origin: Address) -> Address:
         """MAIL FROM."""
-        self._sender = str(origin)
+        self._sender = origin.addrstr.decode()
+        self._peer = helo[1].decode()
         return origin
 
     def validateTo(self, user: User) -> Callable[[], Transaction]:
         """RCPT TO; a recipient that is given twice counts once."""
-        self._recipients[str(user)] = None
-        self._peer = peer_address(user.protocol.transport.getPeer())
+        self._recipients[user.dest.addrstr.decode()] = None
         return self._message
 
     def _message(self) -> Transaction:

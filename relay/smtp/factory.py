@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
+from relay import replies
 from relay.deadlines import Deadlines
 from relay.errors import Reason, TemporaryFailure
 from relay.policy import Limits
@@ -85,6 +86,7 @@ class SubmissionFactory(ServerFactory):
         self.portal: Portal = portal
         self.clock = clock
         self.hostname = hostname.encode("ascii")
+        self.greeting = replies.Reply(220, "", f"{hostname} ESMTP").line()
         self.limits = limits
         #: octets of a line, without CR LF, that is never too long
         self.short_line = min(limits.command_line, limits.auth_line) - 2

@@ -33,7 +33,7 @@ class DataReader:
 
         :return: None while the message goes on, else what came behind its end.
         """
-        if not self._seen and data.endswith(_END) and self._is_whole(data):
+        if not self._seen and data.endswith(_END) and self._take_whole(data):
             return b""
         kept = self._kept
         kept += data
@@ -51,13 +51,16 @@ class DataReader:
         self._seen = len(kept)
         return None
 
-    def _is_whole(self, data: bytes) -> bool:
-        """Take a message that is one segment and has no line that begins with a dot, as nearly every one."""
-        size = len(data)
-        if size > self._limit or data.startswith(b".") or data.find(_DOT) != size - len(_END):
+    def _take_whole(self, data: bytes) -> bool:
+        """Take a message that is one segment, as nearly every one is; *data* ends as a message does."""
+        if len(data) > self._limit or data.startswith(b"."):
             return False
-        self._whole = data[: 2 - len(_END)]
-        self.size = size
+        pieces = data.split(_DOT)
+        if any([piece.startswith(b"\r\n") for piece in pieces[1:-1]]):
+            return False  # it has an end before this one
+        pieces[-1] = b""
+        self._whole = b"\r\n".join(pieces)
+        self.size = len(data)
         return True
 
     def _check_size(self) -> None:
@@ -77,7 +80,7 @@ class DataReader:
         if self._whole is not None:
             return self._whole
         kept, self._kept = self._kept, bytearray()  # or a message in delivery would be held twice
-        content = bytes(memoryview(kept)[3 if kept.startswith(b"\r\n.") else 2 :])
+        content = bytes(memoryview(kept)[3 if kept.startswith(_DOT) else 2 :])
         # One search: bytes.replace counts first, a millisecond for a megabyte.
         pieces = content.split(_DOT)
         return content if len(pieces) == 1 else b"\r\n".join(pieces)

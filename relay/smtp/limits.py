@@ -52,9 +52,10 @@ class Connections:
     def add(self, address: str) -> TemporaryFailure | None:
         """Count a connection, which :meth:`remove` ends in either case; why it is refused, or None."""
         self.total += 1
-        self._by_address[address] += 1
+        # Counter makes a zero of what it does not know by a call of a method.
+        count = self._by_address[address] = self._by_address.get(address, 0) + 1
         self.changed(address)
-        if self._by_address[address] + self._elsewhere[address] > self._most_per_address:
+        if count + self._elsewhere.get(address, 0) > self._most_per_address:
             return TemporaryFailure(Reason.ABUSE, "Too many connections from your address, try again later")
         if self.total + self._total_elsewhere > self._most:
             return TemporaryFailure(Reason.SHUTDOWN, "Too many connections, try again later")
@@ -82,7 +83,7 @@ class Memory:
 
     def take(self, octets: int) -> bool:
         """Take that many if they are free."""
-        if not self.has(octets):
+        if self.held + octets > self._limit:
             return False
         self.held += octets
         return True
@@ -111,9 +112,10 @@ class Rate:
         """Count one message of *sender*; False when it is one too many."""
         if not self._per_minute:
             return True
-        tokens = self._tokens(sender)
+        now = self._clock()
+        tokens = self._tokens(sender, now)
         allowed = tokens >= 1
-        self._put(sender, tokens - 1 if allowed else tokens)
+        self._put(sender, tokens - 1 if allowed else tokens, now)
         if allowed:
             self.counted(sender)
         return allowed
@@ -121,16 +123,20 @@ class Rate:
     def count_elsewhere(self, sender: str, messages: int) -> None:
         """So many messages of *sender* came to other processes: what is too many is missing afterwards."""
         if self._per_minute:
-            self._put(sender, max(self._tokens(sender) - messages, -float(self._per_minute)))
+            now = self._clock()
+            self._put(sender, max(self._tokens(sender, now) - messages, -float(self._per_minute)), now)
 
-    def _tokens(self, sender: str) -> float:
+    def _tokens(self, sender: str, now: float) -> float:
         """How many messages *sender* has left now."""
-        now = self._clock()
-        tokens, last = self._buckets.pop(sender, (float(self._per_minute), now))
-        return min(float(self._per_minute), tokens + (now - last) * self._per_minute / 60)
+        bucket = self._buckets.get(sender)
+        if bucket is None:
+            return self._per_minute
+        tokens, last = bucket
+        return min(self._per_minute, tokens + (now - last) * self._per_minute / 60)
 
-    def _put(self, sender: str, tokens: float) -> None:
-        self._buckets[sender] = (tokens, self._clock())
+    def _put(self, sender: str, tokens: float, now: float) -> None:
+        self._buckets[sender] = (tokens, now)
+        self._buckets.move_to_end(sender)
         if len(self._buckets) > self._most:
             self._buckets.popitem(last=False)
 

@@ -124,7 +124,7 @@ class LineLayer(ESMTP):
             self._turned_away = True
             self._close(refusal.reason, text=refusal.text)
             return
-        self._ok(f"{self.factory.hostname.decode()} ESMTP", 220)
+        self._write(self.factory.greeting)
         self._heard = self._now()
         self._look_in(self._limits.idle)
         self._set_deadline(self._limits.greeting)

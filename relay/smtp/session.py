@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 log = Logger()
 
+_OK = replies.Reply(250, "", "OK").line()
+_GO_AHEAD = replies.Reply(354, "", "End data with <CR><LF>.<CR><LF>").line()
+
 #: What a message says to its content, now or later.
 Answer = Coroutine[Any, Any, Any] | Deferred[Any]
 
@@ -40,9 +43,12 @@ _HTTP = frozenset([b"GET", b"POST", b"CONNECT", b"PUT", b"HEAD", b"OPTIONS", b"D
 class Session(LineLayer):
     """The protocol of one connection; made by :class:`~relay.smtp.factory.SubmissionFactory`."""
 
+    delivery: Any  # an IMessageDelivery, of the portal's or of deliveryFactory
+
     def __init__(self, factory: SubmissionFactory) -> None:
         super().__init__(factory)
         self._extended = False  # the client said EHLO, not HELO
+        self._private = False  # the connection is safe enough for a key; known when it has said either
         self._auth_failures = 0
         self._origin: syntax.Mailbox | None = None
         self._smtputf8 = False
@@ -58,13 +64,13 @@ class Session(LineLayer):
             raise PermanentFailure(Reason.BAD_LINE)
         if not line.isascii() and not (verb in (b"MAIL", b"RCPT") and _is_utf8(line)):
             raise PermanentFailure(Reason.BAD_LINE)
-        if verb in _HTTP:
-            self._close(Reason.ABUSE, linger=True, text="This is an SMTP server")
-            return None
         command = _COMMANDS.get(verb)
-        if command is None:
+        if command is not None:
+            return command(self, argument)
+        if verb not in _HTTP:
             raise PermanentFailure(Reason.UNKNOWN_COMMAND)
-        return command(self, argument)
+        self._close(Reason.ABUSE, linger=True, text="This is an SMTP server")
+        return None
 
     # Commands without a transaction
 
@@ -75,15 +81,16 @@ class Session(LineLayer):
     def _do_ehlo(self, argument: bytes) -> None:
         self._greet(argument)
         self._extended = True
-        hostname, size = self.factory.hostname.decode(), self._limits.message_size
-        self._write(_extensions(hostname, size, tls=self._offers_tls(), auth=self._auth_refusal() is None))
+        self._write(_extensions(self.factory.hostname, self._limits.message_size, self._offers_tls(), self._private))
 
     def _greet(self, argument: bytes) -> None:
-        if not argument.strip():
+        name = argument.strip()
+        if not name:
             raise PermanentFailure(Reason.ARGUMENTS, "Say who you are: EHLO host.example")
         self._reset()
-        self._helo = (argument.strip(), self.peer.encode())
+        self._helo = (name, self.peer.encode())
         self._extended = False
+        self._private = self._is_private()
         self._deadline = inf
 
     def _do_quit(self, argument: bytes) -> None:
@@ -146,20 +153,13 @@ class Session(LineLayer):
 
     # AUTH (RFC 4954)
 
-    def _auth_refusal(self) -> Failure | None:
-        """Why AUTH would be refused now."""
-        if not self._is_private():
-            return PermanentFailure(Reason.TLS_REQUIRED_FOR_AUTH)
-        return None
-
     def _do_auth(self, argument: bytes) -> Work | None:
         if self._helo is None or not self._extended:
             raise PermanentFailure(Reason.BAD_SEQUENCE, "Send EHLO first")
         if self.authenticated or self._from is not None:
             raise PermanentFailure(Reason.BAD_SEQUENCE)
-        refusal = self._auth_refusal()
-        if refusal is not None:
-            raise refusal
+        if not self._private:
+            raise PermanentFailure(Reason.TLS_REQUIRED_FOR_AUTH)
         mechanism, _, initial = argument.strip().partition(b" ")
         if not mechanism:
             raise PermanentFailure(Reason.ARGUMENTS, "AUTH needs a mechanism: PLAIN or LOGIN")
@@ -256,10 +256,11 @@ class Session(LineLayer):
             raise PermanentFailure(Reason.BAD_SEQUENCE, "Send EHLO first")
         if self._from is not None:
             raise PermanentFailure(Reason.BAD_SEQUENCE, "One MAIL at a time")
-        if not self._is_private():
+        if not self._private:
             raise PermanentFailure(Reason.TLS_REQUIRED)
         sender = syntax.parse_mail(argument)
-        self._check_room(sender.size)
+        if sender.size:
+            self._check_room(sender.size)
         if self.delivery is None and self.deliveryFactory is None:
             return self._begin_as_nobody(sender)
         return self._begin(sender)
@@ -281,14 +282,14 @@ class Session(LineLayer):
         if not self.factory.rate.take(self._rate_key()):
             raise TemporaryFailure(Reason.RATE)
         self._origin = sender.mailbox
+        self._smtputf8 = sender.smtputf8
+        return _when_settled(self.delivery.validateFrom(self._helo, sender.mailbox), self._open)
 
-        def accept(origin: Any) -> None:
-            self._from = origin
-            self._smtputf8 = sender.smtputf8
-            self._mail_refused = False
-            self._ok()
-
-        return _when_settled(self._delivery().validateFrom(self._helo, sender.mailbox), accept)
+    def _open(self, origin: Any) -> None:
+        """The delivery takes mail of *origin*."""
+        self._from = origin
+        self._mail_refused = False
+        self._write(_OK)
 
     def _check_room(self, size: int) -> None:
         """A declared size must fit the limit and the memory that is free (RFC 1870 section 6.1)."""
@@ -305,9 +306,6 @@ class Session(LineLayer):
         account = getattr(self.deliveryFactory, "account", None)
         return f"key {account.key}" if account is not None else f"address {self.peer}"
 
-    def _delivery(self) -> Any:
-        return self.delivery
-
     def _do_rcpt(self, argument: bytes) -> Work | None:
         if self._from is None:
             raise PermanentFailure(Reason.BAD_SEQUENCE, "Send MAIL first")
@@ -317,11 +315,12 @@ class Session(LineLayer):
         mailbox = syntax.parse_rcpt(argument, self._smtputf8)
         user = syntax.Recipient(mailbox, self._helo, self, self._origin)
 
-        def accept(make_message: Any) -> None:
-            self._to.append((user, make_message))
-            self._ok()
+        return _when_settled(self.delivery.validateTo(user), self._add, user)
 
-        return _when_settled(self._delivery().validateTo(user), accept)
+    def _add(self, user: syntax.Recipient, make_message: Any) -> None:
+        """The delivery takes mail for *user*, and says what makes its message."""
+        self._to.append((user, make_message))
+        self._write(_OK)
 
     def _reset(self) -> None:
         """No transaction is open."""
@@ -334,14 +333,22 @@ class Session(LineLayer):
     # DATA
 
     def _do_data(self, argument: bytes) -> None:
-        _no_argument(argument)
+        if argument:
+            _no_argument(argument)
         if self._from is None:
             raise PermanentFailure(Reason.BAD_SEQUENCE, "Send MAIL first")
         if not self._to:
             raise PermanentFailure(Reason.BAD_SEQUENCE, "No valid recipients")
         if not self.factory.memory.has(1):
             raise TemporaryFailure(Reason.MEMORY)
-        # Recipients that share a message have one object for it.
+        self._messages = self._make_messages()
+        self._data = framing.DataReader(self._limits.message_size)
+        self._refusal = None
+        self._set_deadline(self._limits.data)
+        self._write(_GO_AHEAD)
+
+    def _make_messages(self) -> list[Any]:
+        """What takes the message; recipients that share it have one object for it."""
         made: list[tuple[Any, Any]] = []
         try:
             for user, make_message in self._to:
@@ -349,18 +356,15 @@ class Session(LineLayer):
         except Exception:
             self._drop([message for message, _ in made])
             raise
-        self._messages = list({id(message): message for message, _ in made}.values())
-        for message in self._messages:
+        messages = list({id(message): message for message, _ in made}.values())
+        for message in messages:
             if not IContent.providedBy(message):
                 self._trace(message, [user for its, user in made if its is message])
-        self._data = framing.DataReader(self._limits.message_size)
-        self._refusal = None
-        self._set_deadline(self._limits.data)
-        self._ok("End data with <CR><LF>.<CR><LF>", 354)
+        return messages
 
     def _trace(self, message: Any, users: list[Any]) -> None:
         """Begin a message with the trace header that its delivery wants, as Twisted's own server does."""
-        header = self._delivery().receivedHeader(self._helo, self._origin, users)
+        header = self.delivery.receivedHeader(self._helo, self._origin, users)
         if header:
             message.lineReceived(header)
 
@@ -415,8 +419,8 @@ class Session(LineLayer):
         messages = self._messages
         try:
             content = self._content(data, messages)
-            results = await _all([self._hand_over(message, content) for message in messages])
-            self._send(_success(results[0]))
+            result = await _all([self._hand_over(message, content) for message in messages])
+            self._write(_success(result))
         except Failure as failure:
             self._send(replies.reply(failure))
             if failure.reason is Reason.KEY_REFUSED:
@@ -459,42 +463,44 @@ class Session(LineLayer):
         return maybeDeferred(message.eomReceived)
 
 
-def _when_settled(answer: Any, accept: Callable[[Any], None]) -> Work | None:
+def _when_settled(answer: Any, accept: Callable[..., None], *told: Any) -> Work | None:
     """Give *accept* what a method of the delivery returned: at once, or when an embedder's Deferred fires."""
-
-    async def later() -> None:
-        accept(await answer)
-
-    if isinstance(answer, Deferred):
-        return later()
-    accept(answer)
+    if hasattr(answer, "addBoth"):  # isinstance would ask an ABC, which takes longer than all of this
+        return _later(answer, accept, *told)
+    accept(*told, answer)
     return None
 
 
-async def _all(answers: Sequence[Answer]) -> Sequence[Any]:
-    """What *answers* are, when all are in; they are worked on side by side.
+async def _later(answer: Deferred[Any], accept: Callable[..., None], *told: Any) -> None:
+    accept(*told, await answer)
+
+
+def _all(answers: Sequence[Answer]) -> Answer:
+    """What the first of *answers* is, when all are in; they are worked on side by side."""
+    return answers[0] if len(answers) == 1 else _side_by_side(answers)
+
+
+async def _side_by_side(answers: Sequence[Answer]) -> Any:
+    """See :func:`_all`.
 
     :raises Exception: the first failure of them, in order.
     """
-    if len(answers) == 1:
-        return [await answers[0]]
-    answers = [ensureDeferred(answer) for answer in answers]
     results: list[Any] = []
     failures: list[Exception] = []
-    for answer in answers:
+    for answer in [ensureDeferred(answer) for answer in answers]:
         try:
             results.append(await answer)
         except Exception as error:
             failures.append(error)
     if failures:
         raise failures[0]
-    return results
+    return results[0]
 
 
 @cache
-def _extensions(hostname: str, size: int, tls: bool, auth: bool) -> bytes:
+def _extensions(hostname: bytes, size: int, tls: bool, auth: bool) -> bytes:
     """The reply to EHLO."""
-    lines = [hostname, "PIPELINING", f"SIZE {size}", "8BITMIME", "SMTPUTF8"]
+    lines = [hostname.decode(), "PIPELINING", f"SIZE {size}", "8BITMIME", "SMTPUTF8"]
     if tls:
         lines.append("STARTTLS")
     if auth:
@@ -517,11 +523,10 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _success(result: object) -> replies.Reply:
+def _success(result: object) -> bytes:
     """The reply for what ``eomReceived`` fired with: ours, or an embedder's words, or the standard ones."""
-    if isinstance(result, replies.Reply):
-        return result
-    return replies.Reply(250, "", words(result) if result else "Ok")
+    reply = result if isinstance(result, replies.Reply) else replies.Reply(250, "", words(result) if result else "Ok")
+    return reply.line()
 
 
 #: What a client may say; nothing else runs.  A command answers, raises, or returns what is to be awaited.

@@ -7,6 +7,7 @@ domain may have one label.  What is refused here is refused for its syntax alone
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from attrs import frozen
@@ -21,7 +22,9 @@ _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\xff-]+"
 _QUOTED = rb'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\x20-\x7e])*"'
 _LABEL = rb"[A-Za-z0-9_\x80-\xff](?:[A-Za-z0-9_\x80-\xff-]*[A-Za-z0-9_\x80-\xff])?"
 _DOMAIN = rb"%b(?:\.%b)*\.?|\[[A-Za-z0-9:.]+\]" % (_LABEL, _LABEL)
-_PATH = re.compile(rb" *<(?:@[^<>:\s]+:)?(?:(%b|%b)@(%b))?>(?: +(.*))?" % (_ATOM, _QUOTED, _DOMAIN), re.DOTALL)
+_PATH = rb" *<(?:@[^<>:\s]+:)?(?:(%b|%b)@(%b))?>(?: +(.*))?" % (_ATOM, _QUOTED, _DOMAIN)
+_FROM = re.compile(rb"(?i:FROM:)" + _PATH, re.DOTALL)
+_TO = re.compile(rb"(?i:TO:)" + _PATH, re.DOTALL)
 _PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
 _DIGITS = re.compile(rb"[0-9]{1,20}")
 
@@ -67,12 +70,13 @@ class Sender:
     smtputf8: bool
 
 
+@lru_cache(maxsize=1024)  # senders repeat
 def parse_mail(argument: bytes) -> Sender:
     """What stands behind ``MAIL``: ``FROM:<path> [SIZE=n] [BODY=7BIT|8BITMIME] [SMTPUTF8] [AUTH=…]``.
 
     :raises PermanentFailure: the syntax, an unknown parameter, or a non-ASCII address without SMTPUTF8.
     """
-    mailbox, rest = _path(argument, b"FROM:", Reason.SENDER_SYNTAX)
+    mailbox, rest = _path(argument, _FROM, Reason.SENDER_SYNTAX)
     parameters = _parameters(rest)
     smtputf8 = b"SMTPUTF8" in parameters
     _check_ascii(mailbox, smtputf8)
@@ -99,26 +103,25 @@ def parse_rcpt(argument: bytes, smtputf8: bool) -> Mailbox:
 
     :raises PermanentFailure: the syntax, a parameter, or a non-ASCII address without SMTPUTF8.
     """
-    mailbox, rest = _path(argument, b"TO:", Reason.RECIPIENT_SYNTAX)
+    mailbox, rest = _path(argument, _TO, Reason.RECIPIENT_SYNTAX)
     if not mailbox.local:
         raise PermanentFailure(Reason.RECIPIENT_SYNTAX)
-    for name in _parameters(rest):
+    for name in _parameters(rest) if rest else ():
         raise PermanentFailure(Reason.UNKNOWN_PARAMETER, f"RCPT parameter not recognized: {name.decode()}")
     _check_ascii(mailbox, smtputf8)
     return mailbox
 
 
-def _path(argument: bytes, keyword: bytes, reason: Reason) -> tuple[Mailbox, bytes]:
-    """The path behind *keyword*, and what follows it."""
-    if argument[: len(keyword)].upper() != keyword:
-        raise PermanentFailure(reason)
-    match = _PATH.fullmatch(argument, len(keyword))
+def _path(argument: bytes, syntax: re.Pattern[bytes], reason: Reason) -> tuple[Mailbox, bytes]:
+    """The path that *argument* begins with, and what follows it."""
+    match = syntax.fullmatch(argument)
     if match is None:
         raise PermanentFailure(reason)
-    mailbox = Mailbox(match[1] or b"", match[2] or b"")
+    local, domain, rest = match.groups(b"")
+    mailbox = Mailbox(local, domain)
     if len(mailbox.addrstr) > LONGEST_ADDRESS:
         raise PermanentFailure(reason, f"The address is longer than {LONGEST_ADDRESS} octets")
-    return mailbox, match[3] or b""
+    return mailbox, rest
 
 
 def _parameters(rest: bytes) -> dict[bytes, bytes | None]:

@@ -77,6 +77,13 @@ class DataReaderTests(SynchronousTestCase):
             reader, _ = read(b"x" * (size - 2) + b"\r\n" + END, limit=100)
             self.assertEqual(reader.discarded, discarded)
 
+    def test_two_ends_in_one_segment(self) -> None:
+        """The first end counts, also where the segment ends like a message."""
+        for first in (b"first\r\n", b"..first\r\n..\r\n", b""):
+            reader, rest = read(first + END + b"second\r\n" + END)
+            self.assertEqual(reader.content(), first.replace(b"..", b"."))
+            self.assertEqual(rest, b"second\r\n" + END)
+
     @settings(max_examples=200, deadline=None)
     @given(st.lists(st.sampled_from([b"a", b".", b"\r", b"\n", b"\r\n", b"\0", b"\xff"])), st.lists(st.integers(0, 60)))
     def test_any_content_in_any_segments(self, pieces: list[bytes], cuts: list[int]) -> None:
@@ -86,9 +93,10 @@ class DataReaderTests(SynchronousTestCase):
             content += b"\r\n"
         stuffed = content.replace(b"\r\n.", b"\r\n..")
         stuffed = b"." + stuffed if stuffed.startswith(b".") else stuffed
-        for limit in (10_000, 3):
-            reader, rest = read(stuffed + END + b"NOOP\r\n", cuts, limit)
-            self.assertEqual(rest, b"NOOP\r\n")
+        for limit, behind in ((10_000, b"NOOP\r\n"), (10_000, b""), (3, b"NOOP\r\n"), (3, b"")):
+            reader, rest = read(stuffed + END + behind, cuts, limit)
+            self.assertEqual(rest, behind)
+            self.assertEqual(reader.size, len(stuffed + END))
             self.assertEqual(reader.discarded, len(stuffed) > limit)
             if not reader.discarded:
                 self.assertEqual(reader.content(), content)
