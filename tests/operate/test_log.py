@@ -56,6 +56,33 @@ class Messages(LogCase):
         )
         self.assertEqual((self.events[0]["id"], self.events[0]["ms"]), ("01ABC", 12.3))
 
+    def test_event(self) -> None:
+        """Whoever observes the log sees the event that a Logger emits, with the fields of the line."""
+        log.log_record(record(reason="refused", images_removed=2))
+        (logged,) = self.events
+        log.log.info(
+            "message {id} {log_line}", log_line=logged["log_line"], id="01ABC", account="Example Inc",
+            peer="192.0.2.1", recipient="b@example.com", tag="welcome", route="1", result="accepted", ms=12.3, size=42,
+            reason="refused", images_removed=2, verdict="250 Ok: queued as 01ABC",
+        )  # fmt: skip
+        emitted = self.events[1]
+        self.assertLessEqual(0, emitted["log_time"] - logged["log_time"])
+        for event in self.events:
+            del event["log_time"], event["time"], event["log_legacy"]  # the last two are added for old observers
+        self.assertEqual(emitted, logged)
+
+    def test_quotes(self) -> None:
+        """A value with spaces or quotes is in quotes, and its own are escaped."""
+        for account, shown in (
+            ("a b", '"a b"'),
+            ('a"b', '"a\\"b"'),
+            ("a b\\", '"a b\\\\"'),
+            ("a\\b", "a\\b"),
+            ("é ü", '"é ü"'),
+        ):
+            log.log_record(record(account=account))
+            self.assertIn(f" account={shown} peer=", self.lines()[-1])
+
     def test_unknown_account(self) -> None:
         """Without an account's name the line has the key's first characters; without either a dash."""
         log.log_record(record(account=""))
