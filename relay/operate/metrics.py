@@ -1,19 +1,18 @@
 """What the relay counts, for Prometheus.  Every relay has its own registry, so that two live in one process.
 
-A message is counted a dozen times.  So a label's counter is looked up once and then remembered, and the times of the
-stages are added up here, because prometheus_client checks an exemplar more slowly than we parse a header.
+A message is counted a dozen times.  So what counts messages and sessions is plain numbers, which become metrics when
+somebody asks: prometheus_client takes a lock for each step, and checks an exemplar more slowly than we parse a header.
 """
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from attrs import define, field
+from attrs import define, field, frozen
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
-from prometheus_client.core import Exemplar, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
@@ -31,6 +30,40 @@ _openmetrics: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest
 
 _PLAIN = b"text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class _Numbers(dict[tuple[str, ...], int]):
+    """A counter: how often by the values of its labels, ``numbers["a", "b"] += 1``.
+
+    :param now: seconds since the epoch.
+    :ivar began: when each was counted first.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__()
+        self._now = now
+        self.began: dict[tuple[str, ...], float] = {}
+
+    def __missing__(self, labels: tuple[str, ...]) -> int:
+        self.began[labels] = self._now()
+        return 0
+
+
+@frozen(eq=False)
+class _Counter(Collector):
+    """Shows numbers as a counter."""
+
+    name: str
+    words: str
+    labels: Sequence[str]
+    numbers: _Numbers
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """As :meth:`prometheus_client.registry.Collector.collect`."""
+        family = CounterMetricFamily(self.name, self.words, labels=self.labels)
+        for labels, number in self.numbers.items():
+            family.add_metric(labels, number, self.numbers.began[labels])
+        yield family
 
 
 @define
@@ -64,15 +97,17 @@ class _Stages(Collector):
         self._now = now
         self._stages: dict[str, _Times] = {}
 
-    def observe(self, stage: str, seconds: float, message_id: str) -> None:
-        """A message was that long in *stage*."""
-        times = self._stages.get(stage)
-        if times is None:
-            times = self._stages[stage] = _Times()
-        place = bisect_left(_BUCKETS, seconds)
-        times.counts[place] += 1
-        times.examples[place] = message_id, seconds, self._now()
-        times.total += seconds
+    def observe(self, stages: Mapping[str, float], message_id: str) -> None:
+        """A message was that many seconds in each stage."""
+        now = self._now()
+        for stage, seconds in stages.items():
+            times = self._stages.get(stage)
+            if times is None:
+                times = self._stages[stage] = _Times()
+            place = bisect_left(_BUCKETS, seconds)
+            times.counts[place] += 1
+            times.examples[place] = message_id, seconds, now
+            times.total += seconds
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """As :meth:`prometheus_client.registry.Collector.collect`."""
@@ -90,31 +125,28 @@ class Metrics:
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self.registry = registry = CollectorRegistry()
-        self._messages = cache(
-            Counter(
-                "smtp_relay_messages", "Messages by what the client was told.", ["result", "reason"], registry=registry
-            ).labels
-        )
-        self._recipients = cache(
-            Counter("smtp_relay_recipients", "Recipients by outcome.", ["outcome", "reason"], registry=registry).labels
-        )
+
+        def count(name: str, words: str, *labels: str) -> _Numbers:
+            numbers = _Numbers(now)
+            registry.register(_Counter(name, words, labels, numbers))
+            return numbers
+
+        self._messages = count("smtp_relay_messages", "Messages by what the client was told.", "result", "reason")
+        self._recipients = count("smtp_relay_recipients", "Recipients by outcome.", "outcome", "reason")
         self._stages = _Stages(now)
         registry.register(self._stages)
-        self._sessions = Gauge("smtp_relay_sessions_open", "Open SMTP sessions.", registry=registry)
-        self._sessions_total = Counter("smtp_relay_sessions", "SMTP sessions begun.", registry=registry)
+        self._open = 0
+        Gauge("smtp_relay_sessions_open", "Open SMTP sessions.", registry=registry).set_function(lambda: self._open)
+        self._sessions = count("smtp_relay_sessions", "SMTP sessions begun.")
+        self._sessions[()] += 0
         self._sessions_refused = Counter(
             "smtp_relay_sessions_refused", "Connections refused at the greeting.", ["reason"], registry=registry
         )
         self._auth_failures = Counter(
             "smtp_relay_auth_failures", "API keys not accepted, at AUTH or in a message.", registry=registry
         )
-        self._answers = cache(
-            Counter(
-                "smtp_relay_backend_answers",
-                "Answers of the platform by HTTP status, or why there was none.",
-                ["status"],
-                registry=registry,
-            ).labels
+        self._answers = count(
+            "smtp_relay_backend_answers", "Answers of the platform by HTTP status, or why there was none.", "status"
         )
         self._certificate = Gauge(
             "smtp_relay_certificate_expiry_timestamp_seconds", "End of the certificate's validity.", registry=registry
@@ -145,23 +177,22 @@ class Metrics:
 
     def record(self, record: Record) -> None:
         """A message has its verdict."""
-        self._messages(record.result, record.reason).inc()
-        for stage, seconds in record.seconds.items():
-            self._stages.observe(stage, seconds, record.id)
+        self._messages[record.result, record.reason] += 1
+        self._stages.observe(record.seconds, record.id)
         for outcome in record.outcomes:
             if outcome.failure is None:
-                self._recipients("spooled" if outcome.spooled else "accepted", "").inc()
+                self._recipients["spooled" if outcome.spooled else "accepted", ""] += 1
             else:
-                self._recipients("failed", outcome.failure.reason.value).inc()
+                self._recipients["failed", outcome.failure.reason.value] += 1
 
     def session_opened(self) -> None:
         """A client has connected and is served."""
-        self._sessions.inc()
-        self._sessions_total.inc()
+        self._open += 1
+        self._sessions[()] += 1
 
     def session_closed(self) -> None:
         """A session that was opened has ended."""
-        self._sessions.dec()
+        self._open -= 1
 
     def session_refused(self, reason: Reason) -> None:
         """A connection was turned away at the greeting."""
@@ -173,7 +204,7 @@ class Metrics:
 
     def message_refused(self, reason: Reason, peer: str) -> None:
         """The session refused a message that never reached the pipeline."""
-        self._messages("refused", reason.value).inc()
+        self._messages["refused", reason.value] += 1
 
     def breaker_changed(self, platform: str, state: str) -> None:
         """A platform counts as up, down, or is probed."""
@@ -205,7 +236,7 @@ class Metrics:
 
     def backend_answered(self, status: str) -> None:
         """The platform answered with *status*, or why it did not."""
-        self._answers(status).inc()
+        self._answers[(status,)] += 1
 
     def watch_certificate(self, not_after: Callable[[], float]) -> None:
         """Ask *not_after* when the certificate in use ends, seconds since the epoch."""

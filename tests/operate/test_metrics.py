@@ -76,6 +76,18 @@ class MetricsTests(SynchronousTestCase):
         self.metrics.auth_failed()
         self.assertEqual(Metrics().registry.get_sample_value("smtp_relay_auth_failures_total"), 0)
 
+    def test_begun(self) -> None:
+        """Each counter tells when it was counted first, and one without labels is there from the start."""
+        times = iter((1.0, 2.0, 3.0, 4.0))
+        self.metrics = Metrics(lambda: next(times))
+        self.metrics.backend_answered("200")
+        self.metrics.backend_answered("500")
+        self.metrics.backend_answered("200")
+        self.assertEqual((self.value("sessions_total"), self.value("sessions_created")), (0, 1))
+        self.assertEqual(self.value("backend_answers_created", status="200"), 2)
+        self.assertEqual(self.value("backend_answers_created", status="500"), 3)
+        self.assertEqual(self.value("backend_answers_total", status="200"), 2)
+
     def test_formats(self) -> None:
         """OpenMetrics where it is asked for, with message ids as exemplars; else the plain text."""
         self.metrics.record(record(id="01JQZ8T5K3V9X2W4Y6R7N8M0PA"))
