@@ -12,10 +12,14 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
 class Deadlines:
-    """Calls what was not discarded in time."""
+    """Calls what was not discarded in time.
+
+    :ivar seconds: the clock that they are of.
+    """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        self.seconds = clock.seconds
         self._due: dict[Callable[[], None], float] = {}
         self._timer: IDelayedCall | None = None
         self._fires = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import Any
 
 from OpenSSL.SSL import Error as SSLError
@@ -23,6 +24,8 @@ from relay.deadlines import Deadlines
 
 #: Bytes of a request that are given to the transport at a time; of a longer one no second copy is made.
 AT_ONCE = 131_072
+#: Seconds that a timer may fire too early.
+EARLY = 0.001
 
 
 class Stale(NoAnswer):
@@ -60,15 +63,16 @@ class Connection(Protocol):
         self._reader = Reader()
         self._asked: Deferred[Answer] | None = None
         self._upload: Upload | None = None
-        self._late = self._expired  # one object, by which the deadlines know it
+        # A request would move a timer twice.  So each leaves a time, at which the one timer looks when it fires.
+        self._due = self._looks = inf
 
     # --- one exchange
 
     def ask(self, request: Request, *, seconds: float, limit: int) -> Deferred[Answer]:
         """Send *request*; its answer, or a :exc:`NoAnswer` as in :meth:`relay.client.request.Exchange.exchange`."""
         self._reader.expect(limit)
-        self._deadlines.set(self._late, seconds)
-        asked: Deferred[Answer] = Deferred(lambda _: self._failed("error"))
+        self.keep(seconds)
+        asked: Deferred[Answer] = Deferred(self._cancelled)
         self._asked = asked
         head, body = request.head, request.body or ()
         if len(head) + sum(map(len, body)) <= AT_ONCE:
@@ -78,19 +82,30 @@ class Connection(Protocol):
         return asked
 
     def keep(self, seconds: float) -> None:
-        """Wait for the next exchange, at most *seconds*."""
-        self._deadlines.set(self._late, seconds)
+        """Wait for the answer, or for the next exchange, at most *seconds*."""
+        self._due = self._deadlines.seconds() + seconds
+        if self._due < self._looks:
+            self._looks = self._due
+            self._deadlines.set(self._look, seconds)
+
+    def _look(self) -> None:
+        """The answer, or the next request, did not come in time, if the time is still the same."""
+        self._looks = inf
+        left = self._due - self._deadlines.seconds()
+        if left > EARLY:
+            self.keep(left)
+        else:
+            self._failed("timeout")
 
     def drop(self) -> None:
         """Close, and leave those who know it."""
-        self._deadlines.discard(self._late)
+        self._deadlines.discard(self._look)
         self._gone(self)
         if self.transport is not None:
             self.transport.abortConnection()
 
-    def _expired(self) -> None:
-        """The answer, or the next request, did not come in time."""
-        self._failed("timeout")
+    def _cancelled(self, _: Deferred[Answer]) -> None:
+        self._failed("error")
 
     def _failed(self, label: str) -> None:
         asked, self._asked = self._asked, None
@@ -150,7 +165,7 @@ class Connection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Whoever waits gets what there is."""
-        self._deadlines.discard(self._late)
+        self._deadlines.discard(self._look)
         self._gone(self)
         self._done(TLSFailure(str(reason.value)))
         asked, self._asked = self._asked, None

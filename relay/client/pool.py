@@ -37,6 +37,7 @@ class Pool:
 
     def __init__(self, clock: IReactorTime, endpoint: Callable[[Origin], IStreamClientEndpoint], size: int) -> None:
         self._clock = clock
+        self._seconds = clock.seconds
         self._endpoint = endpoint
         self._size = size
         self._deadlines = Deadlines(clock)
@@ -49,7 +50,7 @@ class Pool:
         The platform may have closed a kept connection just when the request left.  A request that carries an
         Idempotency-Key, or has no body, is then repeated, once, on a new connection, as Go's net/http does.
         """
-        deadline = self._clock.seconds() + seconds
+        deadline = self._seconds() + seconds
         stale: Stale | None = None
         origin = request.target.origin
         idle = self._idle.get(origin)
@@ -61,10 +62,10 @@ class Pool:
                     raise
                 stale = error
         try:
-            connection = await self._connect(origin, max(deadline - self._clock.seconds(), 0.0))
+            connection = await self._connect(origin, max(deadline - self._seconds(), 0.0))
         except NoAnswer as error:
             raise stale or error from error  # the first attempt may have arrived
-        return await connection.ask(request, seconds=max(deadline - self._clock.seconds(), 0.0), limit=limit)
+        return await connection.ask(request, seconds=max(deadline - self._seconds(), 0.0), limit=limit)
 
     def close(self) -> None:
         """Close the connections that are idle now, and each other one when its answer is there."""
@@ -75,9 +76,8 @@ class Pool:
 
     async def _connect(self, origin: Origin, seconds: float) -> Connection:
         tls_host = origin.host if origin.scheme == "https" else ""
-        build = partial(
-            Connection, tls_host, self._deadlines, partial(self._keep, origin), partial(self._forget, origin)
-        )
+        idle = self._idle.setdefault(origin, [])
+        build = partial(Connection, tls_host, self._deadlines, partial(self._keep, idle), partial(_forget, idle))
         try:
             made = cast("Deferred[Connection]", self._endpoint(origin).connect(_Connecting(build)))
             return await made.addCallback(lambda connection: connection.ready).addTimeout(
@@ -88,19 +88,18 @@ class Pool:
         except Exception as error:
             raise unreached(error) from error
 
-    def _keep(self, origin: Origin, connection: Connection) -> None:
+    def _keep(self, idle: list[Connection], connection: Connection) -> None:
         """The answer of *connection* is complete."""
-        idle = self._idle.setdefault(origin, [])
         if self._closed or len(idle) >= self._size:
             connection.drop()
         else:
             idle.append(connection)
             connection.keep(KEPT)
 
-    def _forget(self, origin: Origin, connection: Connection) -> None:
-        idle = self._idle.get(origin, [])
-        if connection in idle:
-            idle.remove(connection)
+
+def _forget(idle: list[Connection], connection: Connection) -> None:
+    if connection in idle:
+        idle.remove(connection)
 
 
 class _Connecting(Factory):

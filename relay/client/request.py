@@ -23,7 +23,7 @@ Fields = tuple[tuple[str, str], ...]
 _PORTS = {"http": 80, "https": 443}
 
 
-@frozen
+@frozen(cache_hash=True)
 class Origin:
     """Where connections go (RFC 9110 section 4.3.1).
 
@@ -33,6 +33,10 @@ class Origin:
     scheme: str
     host: str
     port: int
+
+
+#: One object for each, by which it is found at once.
+_origin = lru_cache(maxsize=256)(Origin)
 
 
 @frozen
@@ -60,21 +64,22 @@ def target(method: str, url: str, fields: Fields = ()) -> Target:
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    origin = Origin(parts.scheme, host, parts.port or _PORTS.get(parts.scheme, 0))
+    origin = _origin(parts.scheme, host, parts.port or _PORTS.get(parts.scheme, 0))
     named = f"[{host}]" if ":" in host else host
     if origin.port != _PORTS.get(origin.scheme):
         named = f"{named}:{origin.port}"
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    head = f"{method} {path} HTTP/1.1\r\nHost: {named}\r\n" + "".join(map(_line, fields))
+    head = _with_lines(f"{method} {path} HTTP/1.1\r\nHost: {named}\r\n", fields)
     return Target(method, url, fields, origin, head)
 
 
-def _line(field: tuple[str, str]) -> str:
-    """One line of a header; no line end, or other control, is within."""
-    name, value = field
-    if not value.isprintable():
-        value = "".join(each if each.isprintable() else " " for each in value)
-    return f"{name}: {value}\r\n"
+def _with_lines(head: str, fields: Fields) -> str:
+    """*head* with *fields* behind it; no line end, or other control, is within any."""
+    for name, value in fields:
+        if not value.isprintable():
+            value = "".join(each if each.isprintable() else " " for each in value)
+        head += f"{name}: {value}\r\n"
+    return head
 
 
 @frozen
@@ -97,9 +102,8 @@ class Request:
     @property
     def head(self) -> bytes:
         """The request line and the header, with the empty line at its end."""
-        own = "".join(map(_line, self.fields))
         length = "" if self.body is None else f"Content-Length: {sum(map(len, self.body))}\r\n"
-        return f"{self.target.head}{own}{length}\r\n".encode("utf-8", "replace")
+        return f"{_with_lines(self.target.head, self.fields)}{length}\r\n".encode("utf-8", "replace")
 
 
 class Exchange(Protocol):

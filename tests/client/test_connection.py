@@ -73,6 +73,20 @@ class LongRequestTests(SynchronousTestCase):
         self.failureResultOf(asked)
         self.assertEqual((self.transport.aborted, self.clock.getDelayedCalls()), (True, []))
 
+    def test_each_request_has_its_deadline(self) -> None:
+        """The deadline of an earlier request, which was answered, ends no later one; each has its own time."""
+        for seconds in (30.0, 10.0, 20.0):
+            asked = self.connection.ask(Request(self.request.target), seconds=seconds, limit=999)
+            self.clock.pump([5.0, 4.0])
+            self.connection.dataReceived(ACCEPTED)
+            self.assertEqual(self.successResultOf(asked).status, 200)
+        asked = self.connection.ask(Request(self.request.target), seconds=15.0, limit=999)
+        self.clock.advance(14.9)
+        self.assertNoResult(asked)
+        self.clock.advance(0.1)
+        self.assertEqual(self.failureResultOf(asked).value.label, "timeout")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_lost(self) -> None:
         """A connection that ends while it is written to writes no more."""
         asked = self.connection.ask(self.request, seconds=30.0, limit=999)
