@@ -227,22 +227,29 @@ class Realm:
         self._keys = keys
         self._accept = accept
         self._new_id = new_id
-        self._nobody = self._avatar(None)  # one for all, who come with each connection
 
-    def requestAvatar(self, avatarId: Any, mind: object, *interfaces: type[Interface]) -> _Avatar | Deferred[_Avatar]:
+    def requestAvatar(self, avatarId: Any, mind: object, *interfaces: type[Interface]) -> Deferred[_Avatar]:
         """See :class:`twisted.cred.portal.IRealm`; only IMessageDeliveryFactory is known."""
         if IMessageDeliveryFactory not in interfaces:
             raise NotImplementedError("the relay's realm knows IMessageDeliveryFactory only")
-        if avatarId is ANONYMOUS:
-            return self._nobody
-        return Deferred.fromCoroutine(self._signed_in(avatarId))
+        return Deferred.fromCoroutine(self._avatar(avatarId))
 
-    async def _signed_in(self, key: bytes) -> _Avatar:
+    async def _avatar(self, avatarId: Any) -> _Avatar:
         # The checker has just asked for this key, so this is answered from memory.
-        return self._avatar(await self._keys.account(key.decode()))
-
-    def _avatar(self, account: Account | None) -> _Avatar:
+        account = None if avatarId is ANONYMOUS else await self._keys.account(avatarId.decode())
         return IMessageDeliveryFactory, Deliveries(self._accept, account, self._new_id), lambda: None
+
+
+class KeyPortal(Portal):
+    """The portal of the relay.
+
+    Clients that do not sign in come with each connection, and all get the same.  So they need not log in for it, as
+    they can: the session takes it from here.
+
+    :ivar nobody: the avatar of who has not signed in; None: one has to.
+    """
+
+    nobody: Deliveries | None = None
 
 
 def make_portal(keys: Keys, accept: Accept, *, header_auth: bool = True) -> Portal:
@@ -250,7 +257,8 @@ def make_portal(keys: Keys, accept: Accept, *, header_auth: bool = True) -> Port
 
     :param header_auth: whether a session may send without AUTH, because each message may bring its key.
     """
-    checkers: list[Any] = [KeyChecker(keys)]
+    portal = KeyPortal(Realm(keys, accept), [KeyChecker(keys)])
     if header_auth:
-        checkers.append(AllowAnonymousAccess())
-    return Portal(Realm(keys, accept), checkers)
+        portal.registerChecker(AllowAnonymousAccess())
+        portal.nobody = Deliveries(accept, None)
+    return portal

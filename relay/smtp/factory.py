@@ -124,7 +124,8 @@ class SubmissionFactory(ServerFactory):
         self.connections.remove(address)
         if not turned_away:
             self.observer.session_closed()
-        self._check_drained()
+        if self.draining:
+            self._check_drained()
         if self._emptied and not self._sessions:
             for waiter in self._emptied:
                 waiter.callback(None)
@@ -163,5 +164,5 @@ class SubmissionFactory(ServerFactory):
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if self.draining and not self._sessions and self._drained is not None and not self._drained.called:
+        if not self._sessions and self._drained is not None and not self._drained.called:
             self._drained.callback(None)

@@ -98,4 +98,4 @@ def normalize(content: bytes) -> bytes:
     """*content* with every line ending in CR LF, and without NUL."""
     if has_bare_newline(content):
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-    return content.replace(b"\0", b"") if b"\0" in content else content
+    return content.replace(b"\0", b"") if 0 in content else content

@@ -126,8 +126,8 @@ class LineLayer(ESMTP):
             return
         self._write(self.factory.greeting)
         self._heard = self._now()
-        self._look_in(self._limits.idle)
-        self._set_deadline(self._limits.greeting)
+        self._deadline = self._heard + self._limits.greeting
+        self._look_in(min(self._limits.idle, self._limits.greeting))
 
     def connectionLost(self, reason: TwistedFailure = connectionDone) -> None:
         """The connection has ended; a delivery in flight goes on, and its verdict stands."""
@@ -370,7 +370,8 @@ class LineLayer(ESMTP):
             self._close(Reason.SHUTDOWN)
         if not self._closing:
             self._heard = self._now()
-            self._read()
+            if self._buffer or self._paused:
+                self._read()
         if self._half_closed and not self._busy:
             self._close(None)
 

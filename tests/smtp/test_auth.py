@@ -5,14 +5,20 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
+from twisted.cred.checkers import AllowAnonymousAccess
+from twisted.cred.credentials import Anonymous
+from twisted.cred.error import UnhandledCredentials
+from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from twisted.mail.interfaces import IMessageDeliveryFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
+from relay.pipeline import Pipeline
 from relay.policy import Auth, Limits, Session
-from relay.smtp.auth import APIKey, Keys
+from relay.smtp.auth import APIKey, Keys, Realm, make_portal
 from relay.testing import KEY, Dialogue, FakePlatform, make_message
 from relay.values import Account, key_digest
 from tests.smtp.test_session import QUEUED, SessionCase
@@ -166,6 +172,36 @@ class AuthTests(SessionCase):
         dialogue = self.dialogue(policy=Session(header_auth=False))
         dialogue.hello()
         self.assert_replies(dialogue, ("MAIL FROM:<a@b>", "530 5.7.0"), (plain(KEY), "235"), ("MAIL FROM:<a@b>", "250"))
+
+    def test_nobody_in_a_portal_of_twisted(self) -> None:
+        """A client that does not sign in logs in at an embedder's portal, and out when it leaves."""
+        events: list[str] = []
+
+        class Counted(Realm):
+            """The relay's realm, which tells who comes and goes."""
+
+            async def _avatar(self, avatarId: Any) -> Any:
+                events.append("in")
+                return *(await super()._avatar(avatarId))[:2], lambda: events.append("out")
+
+        keys = Keys(self.platform.ping, Auth(), self.clock)
+        realm = Counted(keys, Pipeline(account=keys.account, post=self.platform.send).accept)
+        dialogue = self.dialogue(portal=Portal(realm, [AllowAnonymousAccess()]))
+        for _ in range(2):
+            dialogue.envelope()
+            self.assertRegex(dialogue.message(make_message())[0], QUEUED)
+        self.assertEqual(events, ["in"])
+        dialogue.leave()
+        self.assertEqual(events, ["in", "out"])
+
+    def test_nobody_in_the_portal(self) -> None:
+        """The relay's portal takes Twisted's anonymous login too, where a message may bring its key."""
+        keys = Keys(self.platform.ping, Auth(), self.clock)
+        accept = Pipeline(account=keys.account, post=self.platform.send).accept
+        login = make_portal(keys, accept).login(Anonymous(), None, IMessageDeliveryFactory)
+        self.assertIsNone(self.successResultOf(login)[1].account)
+        login = make_portal(keys, accept, header_auth=False).login(Anonymous(), None, IMessageDeliveryFactory)
+        self.failureResultOf(login, UnhandledCredentials)
 
     def test_bad_headers(self) -> None:
         """A repeated, folded, encoded or empty X-Auth-APIKey is refused, and its value is in no reply."""
