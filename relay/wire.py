@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from operator import attrgetter
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -30,7 +29,6 @@ TEXT_FIELDS = (
     "route",
     "template",
 )
-_texts: Callable[[Submission], tuple[str, ...]] = attrgetter(*TEXT_FIELDS)
 
 
 class WireError(ValueError):
@@ -64,8 +62,20 @@ def _dump_slowly(value: object) -> bytes:
 
 def encode_submission(submission: Submission) -> bytes:
     """The body of ``POST /api/transactional/send``."""
-    fields: dict[str, object] = dict(zip(TEXT_FIELDS, _texts(submission), strict=True))
-    fields["variables"] = submission.variables
+    fields = {
+        "fromname": submission.fromname,
+        "fromemail": submission.fromemail,
+        "to": submission.to,
+        "toname": submission.toname,
+        "subject": submission.subject,
+        "replyto": submission.replyto,
+        "returnpath": submission.returnpath,
+        "body": submission.body,
+        "tag": submission.tag,
+        "route": submission.route,
+        "template": submission.template,
+        "variables": submission.variables,
+    }
     return _dump_finite(fields) if submission.variables is None else dump(fields)
 
 

@@ -124,10 +124,10 @@ class Turn:
 
 def _ended(connection: PromptConnection, why: BaseException, *, reading: bool) -> None:
     """*connection* ended when it was read or written, as it says to the reactor."""
-    connection.stopReading()
     reason = connectionDone if isinstance(why, ConnectionDone) else Failure(why)
     try:
         if reading and reason is connectionDone:
+            connection.stopReading()
             connection.readConnectionLost(reason)  # the client may still read
         else:
             connection.connectionLost(reason)
@@ -141,6 +141,7 @@ class PromptConnection(Connection):
     turn: Turn
     _may_hold = True
     _theirs = False  # Twisted has something to send, or the connection to end
+    _waits = False  # the reactor shall write
 
     def __init__(self, *arguments: Any) -> None:
         self._held = bytearray()
@@ -173,15 +174,20 @@ class PromptConnection(Connection):
             if held:
                 self._theirs = True
                 self._let_go()
-                self.reactor.addWriter(self)
+                self._wait()
         elif self._theirs:
             transport: Any = self  # untyped in Twisted
             why = transport.doWrite()
             if why is not None:
                 return why
             if self._theirs:
-                self.reactor.addWriter(self)
+                self._wait()
         return None
+
+    def _wait(self) -> None:
+        """Let the reactor write when the system takes something."""
+        self._waits = True
+        Connection.startWriting(self)
 
     def _let_go(self) -> None:
         """Leave what is held to Twisted."""
@@ -205,7 +211,7 @@ class PromptConnection(Connection):
     def startWriting(self) -> None:
         """See :class:`twisted.internet.abstract.FileDescriptor`; while it connects it is the reactor's."""
         if not self.connected:
-            Connection.startWriting(self)
+            self._wait()
         elif not self._theirs:
             self._theirs = True
             self._let_go()
@@ -216,7 +222,9 @@ class PromptConnection(Connection):
         self._theirs = False
         self._held.clear()
         self.turn.discard(self)
-        Connection.stopWriting(self)
+        if self._waits:
+            self._waits = False
+            Connection.stopWriting(self)
 
     # --- from here on all is left to Twisted
 
