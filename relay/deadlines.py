@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+#: Seconds by which a timer may fire early, for who looks at the time itself.
+EARLY = 0.001
+
 
 class Deadlines:
     """Calls what was not discarded in time.
@@ -26,7 +29,7 @@ class Deadlines:
 
     def set(self, late: Callable[[], None], seconds: float) -> None:
         """Call *late* in *seconds*, in place of when it was due before."""
-        due = self._due[late] = self._clock.seconds() + seconds
+        due = self._due[late] = self.seconds() + seconds
         if self._timer is None or due < self._fires:
             self._arm(due)
 
@@ -46,7 +49,7 @@ class Deadlines:
     def _arm(self, due: float) -> None:
         self._disarm()
         self._fires = due
-        self._timer = self._clock.callLater(max(due - self._clock.seconds(), 0.0), self._look)
+        self._timer = self._clock.callLater(max(due - self.seconds(), 0.0), self._look)
 
     def _disarm(self) -> None:
         timer, self._timer = self._timer, None
@@ -56,7 +59,7 @@ class Deadlines:
     def _look(self) -> None:
         """The first deadline has come, or what had it was discarded since."""
         self._timer = None
-        now = max(self._clock.seconds(), self._fires)  # a timer of the reactor may fire a little early
+        now = max(self.seconds(), self._fires)  # a timer of the reactor may fire a little early
         for late in [late for late, due in self._due.items() if due <= now]:
             if self._due.pop(late, None) is not None:  # not discarded by one called before it
                 late()

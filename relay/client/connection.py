@@ -20,12 +20,10 @@ from relay.client.answers import Answer, NoAnswer
 from relay.client.connecting import TLSFailure
 from relay.client.reader import Reader
 from relay.client.request import Request
-from relay.deadlines import Deadlines
+from relay.deadlines import EARLY, Deadlines
 
 #: Bytes of a request that are given to the transport at a time; of a longer one no second copy is made.
 AT_ONCE = 131_072
-#: Seconds that a timer may fire too early.
-EARLY = 0.001
 
 
 class Stale(NoAnswer):

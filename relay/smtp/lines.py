@@ -27,6 +27,8 @@ from twisted.python.failure import Failure as TwistedFailure
 from zope.interface import implementer
 
 from relay import replies
+from relay.coroutines import resume
+from relay.deadlines import EARLY
 from relay.errors import Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.smtp.framing import DataReader
 from relay.smtp.limits import peer_address
@@ -42,9 +44,6 @@ PIPELINE_BUFFER = 65_536
 FAREWELL = 5.0
 #: Octets of a client's stream read and dropped after the last reply, so that it can read the reply.
 FAREWELL_OCTETS = 1_048_576
-
-#: Seconds by which a timer may fire early.
-_EARLY = 0.001
 
 _TLS_HANDSHAKE = b"\x16\x03"
 #: Failures that say nothing against the client; the others count as errors of its session.
@@ -223,7 +222,7 @@ class LineLayer(ESMTP):
     def _look(self) -> None:
         """The time of the session may be over."""
         left = min(self._heard + self._limits.idle, self._deadline) - self._now()
-        if left >= _EARLY:
+        if left >= EARLY:
             # Silence that begins later cannot be over sooner than that.
             self._look_in(min(left, self._limits.idle))
         elif self._closing:
@@ -334,16 +333,9 @@ class LineLayer(ESMTP):
         self._go_on(None, work, copy_context())
 
     def _go_on(self, result: object, work: Work, context: Context) -> None:
-        """Run the command in flight to its end, or until it waits for a Deferred, whose *result* takes it further.
-
-        It is what ``Deferred.fromCoroutine`` does, which also makes a Deferred that nobody here would wait for.
-        """
+        """Run the command in flight to its end, or until it waits for a Deferred, whose *result* takes it further."""
         try:
-            if isinstance(result, TwistedFailure):
-                waits_for = context.run(result.throwExceptionIntoGenerator, work)
-            else:
-                waits_for = context.run(work.send, result)
-            waits_for.addBoth(self._go_on, work, context)
+            context.run(resume, work, result).addBoth(self._go_on, work, context)
         except StopIteration:
             self._finished()
         except Exception as error:

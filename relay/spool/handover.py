@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from relay import replies
+from relay.coroutines import resume
 from relay.deadlines import Deadlines
 from relay.errors import Failure, PermanentFailure, TemporaryFailure
 from relay.policy import Delivery
@@ -53,14 +54,10 @@ class _Attempt:
     def run(self, posting: Coroutine[Deferred[Any], Any, Outcome], result: object = None) -> None:
         """Go on with *posting*, which waited for *result*, until it has to wait again, or has ended.
 
-        Nobody awaits it, so that who waits for its outcome can leave, and it goes on.  ``Deferred.fromCoroutine`` does
-        the same for anything that can be awaited and cancelled, at three times the cost.
+        Nobody awaits it, so that who waits for its outcome can leave, and it goes on.
         """
         try:
-            if isinstance(result, TwistedFailure):
-                waits_for = result.throwExceptionIntoGenerator(posting)
-            else:
-                waits_for = posting.send(result)
+            waits_for = resume(posting, result)
         except StopIteration as end:
             self.outcome = end.value
         else:
