@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -25,14 +26,21 @@ _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _LETTER = bytes([ord(_ALPHABET[octet & 31]) for octet in range(256)])
 
 
+#: Letters of chance for the next ids: to ask the system for them takes as long as all the rest.
+_chance: list[str] = []
+os.register_at_fork(after_in_child=_chance.clear)  # two processes must not give the same ids
+
+
 def new_id() -> str:
     """A queue id: 26 upper-case letters and digits, of the time in milliseconds and 80 bits of chance."""
+    if not _chance:
+        letters = secrets.token_bytes(4096).translate(_LETTER).decode("ascii")
+        _chance.extend([letters[place : place + 16] for place in range(0, 4096, 16)])
     now = time.time_ns() // 1_000_000
-    chance = secrets.token_bytes(16).translate(_LETTER).decode("ascii")
     pairs = _PAIRS
     return (
         f"{pairs[now >> 40]}{pairs[now >> 30 & 1023]}{pairs[now >> 20 & 1023]}{pairs[now >> 10 & 1023]}"
-        f"{pairs[now & 1023]}{chance}"
+        f"{pairs[now & 1023]}{_chance.pop()}"
     )
 
 

@@ -20,7 +20,7 @@ LONGEST_ADDRESS = 320
 
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\xff-]+"
 _QUOTED = rb'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\x20-\x7e])*"'
-_LABEL = rb"[A-Za-z0-9_\x80-\xff](?:[A-Za-z0-9_\x80-\xff-]*[A-Za-z0-9_\x80-\xff])?"
+_LABEL = rb"[A-Za-z0-9_\x80-\xff]+(?:-+[A-Za-z0-9_\x80-\xff]+)*"
 _DOMAIN = rb"%b(?:\.%b)*\.?|\[[A-Za-z0-9:.]+\]" % (_LABEL, _LABEL)
 _PATH = rb" *<(?:@[^<>:\s]+:)?(?:(%b|%b)@(%b))?>(?: +(.*))?" % (_ATOM, _QUOTED, _DOMAIN)
 _FROM = re.compile(rb"(?i:FROM:)" + _PATH, re.DOTALL)
@@ -38,7 +38,7 @@ class Mailbox(Address):
     def __init__(self, local: bytes, domain: bytes) -> None:
         self.local = local
         self.domain = domain
-        self.addrstr = b"%b@%b" % (local, domain) if local else b""
+        self.addrstr = local + b"@" + domain if local else b""
 
     def __bytes__(self) -> bytes:
         return self.addrstr
@@ -108,7 +108,8 @@ def parse_rcpt(argument: bytes, smtputf8: bool) -> Mailbox:
         raise PermanentFailure(Reason.RECIPIENT_SYNTAX)
     for name in _parameters(rest) if rest else ():
         raise PermanentFailure(Reason.UNKNOWN_PARAMETER, f"RCPT parameter not recognized: {name.decode()}")
-    _check_ascii(mailbox, smtputf8)
+    if not argument.isascii():
+        _check_ascii(mailbox, smtputf8)
     return mailbox
 
 
