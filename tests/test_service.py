@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from relay import service
+from relay import intake, service
 from relay.config import Config
 from relay.errors import ConfigError
 from relay.operate import tls
@@ -28,6 +28,8 @@ from relay.smtp.auth import Keys
 from relay.spool.writer import Inline
 from relay.testing import FakePlatform
 from relay.values import Envelope
+
+from .operate.test_log import record
 
 
 class Reactor(MemoryReactorClock):
@@ -300,3 +302,24 @@ class Pieces(ServiceCase):
         self.successResultOf(Deferred.fromCoroutine(pipeline.accept(envelope, content)))
         self.assertEqual(platform.submissions[0].route, "mine")
         self.assertEqual(len(records), 1)
+
+    def test_messages_are_told_together(self) -> None:
+        """The messages that a turn of the reactor brings are counted and logged at its end, each once."""
+        calls, events = [], []
+        observer = intake._Observer(calls.append)
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+
+        def told() -> tuple[list[str], float | None]:
+            labels = {"result": "accepted", "reason": ""}
+            count = observer.registry.get_sample_value("smtp_relay_messages_total", labels)
+            return [event["id"] for event in events], count
+
+        for message_id in ("01", "02"):
+            observer.message_recorded(record(id=message_id))
+        self.assertEqual((told(), len(calls)), (([], None), 1))
+        calls.pop()()
+        self.assertEqual(told(), (["01", "02"], 2))
+        observer.message_recorded(record(id="03"))
+        calls.pop()()
+        self.assertEqual(told(), (["01", "02", "03"], 3))

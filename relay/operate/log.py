@@ -55,27 +55,33 @@ def safe(text: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 
-def log_record(record: Record) -> None:
-    """One event for a message, and one for each recipient that failed although the message was answered 250."""
+def log_record(record: Record, more: bool = False) -> None:
+    """One event for a message, and one for each recipient that failed although the message was answered 250.
+
+    :param more: another one follows at once, so that its line is early enough to write both.
+    """
     account, peer, recipient, tag, route, verdict = _texts(record)
     if len(record.recipients) > 1:
         recipient = f"{recipient}+{len(record.recipients) - 1}"
     ms = f"{record.milliseconds:.1f}"
     seldom = _seldom(record)
-    more = {name: value for name, value in zip(_SELDOM, seldom, strict=True) if value} if any(seldom) else {}
-    words = "".join([f" {name}={value}" for name, value in more.items()]) if more else ""
+    fields = {name: value for name, value in zip(_SELDOM, seldom, strict=True) if value} if any(seldom) else {}
+    words = "".join([f" {name}={value}" for name, value in fields.items()]) if fields else ""
     line = (
         f"account={_quoted(account)} peer={_quoted(peer)} recipient={_quoted(recipient)} tag={_quoted(tag)} "
         f"route={_quoted(route)} result={record.result} ms={ms} size={record.size}{words} verdict={_quoted(verdict)}"
     )
     # The event that log.info would emit, which takes as long for it as the rest.  What begins with log_ is no field
     # of it for JSONLines.
-    log.observer({
+    event: LogEvent = {
         "log_logger": log, "log_level": _INFO, "log_namespace": log.namespace, "log_source": None, "log_time": time(),
         "log_format": "message {id} {log_line}", "log_line": line,
         "id": record.id, "account": account, "peer": peer, "recipient": recipient, "tag": tag, "route": route,
-        "result": record.result, "ms": float(ms), "size": record.size, **more, "verdict": verdict,
-    })  # fmt: skip
+        "result": record.result, "ms": float(ms), "size": record.size, **fields, "verdict": verdict,
+    }  # fmt: skip
+    if more:
+        event["log_more"] = True
+    log.observer(event)
     if record.result == "partial":
         _log_failed(record)
 
@@ -124,25 +130,39 @@ def said(event: LogEvent) -> str:
     return formatEvent(event) if words is None else words
 
 
+class _Lines:
+    """Writes lines to a file; those of events that follow each other at once are written together."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._held = ""
+
+    def _write(self, line: str, event: LogEvent) -> None:
+        line = self._held + line
+        if line and "log_more" not in event:
+            self._held = ""
+            self._file.write(line)
+            self._file.flush()
+        else:
+            self._held = line
+
+
 @implementer(ILogObserver)
-class TextLines:
+class TextLines(_Lines):
     """Writes each event as :func:`twisted.logger.textFileLogObserver` does, in an eighth of its time.
 
     :param who: what stands before the logger's name, where several processes write to one log.
     """
 
     def __init__(self, file: TextIO, who: str = "") -> None:
-        self._file = file
+        super().__init__(file)
         self._who = who
         self._second: int | None = None
         self._stamp = ""
 
     def __call__(self, event: LogEvent) -> None:
         """See :class:`twisted.logger.ILogObserver`."""
-        line = self._line(event)
-        if line:
-            self._file.write(line)
-            self._file.flush()
+        self._write(self._line(event) or "", event)
 
     def _line(self, event: LogEvent) -> str | None:
         if "log_failure" in event or event.get("log_system") is not None:
@@ -166,17 +186,13 @@ class TextLines:
 
 
 @implementer(ILogObserver)
-class JSONLines:
+class JSONLines(_Lines):
     """Writes each event as a JSON object on a line: time, level, logger, message, and the event's own fields."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
 
     def __call__(self, event: LogEvent) -> None:
         """See :class:`twisted.logger.ILogObserver`."""
         # ASCII: U+2028 would end a line for some readers, and a lone surrogate has no UTF-8.
-        self._file.write(_encode(_event_fields(event)) + "\n")
-        self._file.flush()
+        self._write(_encode(_event_fields(event)) + "\n", event)
 
 
 def _event_fields(event: LogEvent) -> dict[str, Any]:

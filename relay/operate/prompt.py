@@ -43,12 +43,20 @@ class Turn:
         self._read: dict[int, PromptConnection] = {}  # by descriptor
         self._due: dict[PromptConnection, None] = {}
         self._reading = False  # we are in doRead
+        self._last: list[Callable[[], None]] = []
 
     def add(self, connection: PromptConnection) -> None:
         """It has something to send."""
         if not self._due and not self._reading:
             self._reactor.callLater(0, self._end)
         self._due[connection] = None
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Call *call* at the end of this turn, before anything is sent; at once where nothing is being read."""
+        if self._reading:
+            self._last.append(call)
+        else:
+            call()
 
     def discard(self, connection: PromptConnection) -> None:
         """It has not."""
@@ -95,6 +103,12 @@ class Turn:
             if why is not None:
                 _ended(connection, why, reading=True)
         self._reading = False
+        last, self._last = self._last, []
+        for call in last:
+            try:
+                call()
+            except Exception:
+                log.failure("the end of a turn failed")
         self._end()
 
     def _end(self) -> None:

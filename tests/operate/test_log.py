@@ -71,6 +71,12 @@ class Messages(LogCase):
             del event["log_time"], event["time"], event["log_legacy"]  # the last two are added for old observers
         self.assertEqual(emitted, logged)
 
+    def test_more(self) -> None:
+        """The event of a message that another follows at once says so, to those who write; it is no field of it."""
+        log.log_record(record(), more=True)
+        log.log_record(record())
+        self.assertEqual(["log_more" in event for event in self.events], [True, False])
+
     def test_quotes(self) -> None:
         """A value with spaces or quotes is in quotes, and its own are escaped."""
         for account, shown in (
@@ -155,6 +161,17 @@ class Text(SynchronousTestCase):
         self.assertRegex(
             self.file.getvalue(), r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[relay\.test#info\] accepted 01ABC\n$"
         )
+
+    def test_together(self) -> None:
+        """Lines of messages that follow each other at once are written together, and none waits for the next turn."""
+        written: list[str] = []
+        self.file.write = written.append
+        for more in (True, True, False):
+            self.log.info("{more}", more=more, **({"log_more": True} if more else {}))
+        self.assertEqual([text.count("\n") for text in written], [3])
+        self.log.info("{more}", more=True, log_more=True)
+        self.log.info("other")
+        self.assertEqual([text.count("\n") for text in written], [3, 2])
 
     def test_same_as_twisted(self) -> None:
         """Whatever is logged, and however, the log is what twistd would write."""

@@ -200,6 +200,38 @@ class PromptServerTests(SynchronousTestCase):
         self.turn.doRead()
         self.assertEqual((sent_when_read, self.socket.sent, second.sent), ([[]], [b"250 one\r\n"], [b"250 two\r\n"]))
 
+    def test_the_end_of_a_turn(self) -> None:
+        """What is to be done at the end of a turn is done when all is read, before a reply leaves; else at once."""
+        second = _Socket(8)
+        _served(second, _Echo(), self.turn, self.reactor)
+        second.coming.append(b"two\r\n")
+        self.poller.found.append(8)
+        self.poller.found.insert(0, 7)
+        self.socket.coming.append(b"one\r\n")
+        seen: list[tuple[list[bytes], list[bytes]]] = []
+
+        def received(data: bytes) -> None:
+            self.server.write(data)
+            self.turn.at_end(lambda: seen.append((list(second.coming), list(self.socket.sent))))
+
+        self.protocol.dataReceived = received
+        self.turn.doRead()
+        self.assertEqual((seen, self.socket.sent), ([([], [])], [b"one\r\n"]))
+        self.turn.at_end(lambda: seen.append(([], [])))
+        self.assertEqual(len(seen), 2)
+
+    def test_an_error_at_the_end_of_a_turn(self) -> None:
+        """What fails at the end of a turn is logged, and keeps no reply from leaving."""
+
+        def received(data: bytes) -> None:
+            self.turn.at_end(lambda: self.fail("at the end"))
+            self.server.write(data)
+
+        self.protocol.dataReceived = received
+        self.read(b"one")
+        self.assertEqual(self.socket.sent, [b"one"])
+        self.assertEqual(len(self.flushLoggedErrors(self.failureException)), 1)
+
     def test_what_the_client_does_not_take_waits(self) -> None:
         """The rest of a reply, and what follows, come in order when the client reads again."""
         self.socket.room = 3
