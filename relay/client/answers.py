@@ -19,6 +19,7 @@ from relay.values import key_prefix
 #: The shortest Retry-After: a platform that is busy is not helped by a repetition at once.
 SHORTEST_RETRY_AFTER = 1.0
 
+_LABELS = {status: str(status) for status in range(100, 600)}
 _DIGITS = re.compile(r"-?[0-9]+(\.[0-9]*)?")
 
 
@@ -74,7 +75,7 @@ class Answer:
         """The answer in the metrics, a bounded set: its status, or ``truncated`` where that alone says nothing."""
         if self.success and not self.whole:
             return "truncated"
-        return str(self.status) if 100 <= self.status <= 599 else "error"
+        return _LABELS.get(self.status, "error")
 
 
 class NoAnswer(Exception):
@@ -110,6 +111,11 @@ _BUSY = {408, 425, 429}
 _UNAVAILABLE = 503
 
 
+def accepted(answer: Answer) -> bool:
+    """Whether the platform has the submission that *answer* is to: a 2xx, whole, and JSON."""
+    return 200 <= answer.status <= 299 and answer.whole and wire.is_accepted(answer.body)
+
+
 def failure(answer: Answer, *, key: str, retry_after_maximum: float, now: float) -> Failure | None:
     """The failure that *answer* to a submission is, None when the platform has it.
 
@@ -121,10 +127,10 @@ def failure(answer: Answer, *, key: str, retry_after_maximum: float, now: float)
     :param now: seconds since the epoch, for a Retry-After that is a date when the answer has no Date.
     """
     status = answer.status
+    if accepted(answer):
+        return None
     if answer.success:
-        if not answer.whole:
-            return TemporaryFailure(Reason.UNKNOWN_OUTCOME, sent=True)
-        return None if wire.is_accepted(answer.body) else TemporaryFailure(Reason.MISCONFIGURED, sent=True)
+        return TemporaryFailure(Reason.MISCONFIGURED if answer.whole else Reason.UNKNOWN_OUTCOME, sent=True)
     if status in _PERMANENT:
         reason = _PERMANENT[status]
         return PermanentFailure(reason, description(answer, key) if reason in _WITH_DESCRIPTION else "")

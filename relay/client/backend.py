@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 from hyperlink import EncodedURL, URLParseError
 from twisted.internet.abstract import isIPv6Address
@@ -15,7 +16,7 @@ from relay import __version__, wire
 from relay.client import answers
 from relay.client.answers import Answer, End, NoAnswer
 from relay.client.bodies import Bodies
-from relay.client.request import Client, Exchange, Request, exchange_of, target
+from relay.client.request import Client, Exchange, Request, Target, exchange_of, target
 from relay.errors import ConfigError, Failure, PermanentFailure, Reason, TemporaryFailure
 from relay.policy import Platform
 from relay.values import Account, Submission
@@ -72,6 +73,8 @@ class Backend:
         self._clock = clock
         self._answered = answered
         self._now = now
+        # By key and Content-Type, as most messages have in common with others.
+        self._send_target = lru_cache(maxsize=256)(self._make_send_target)
         self._complained: dict[str, float] = {}
 
     async def ping(self, key: str) -> Account:
@@ -105,23 +108,24 @@ class Backend:
         :raises TemporaryFailure: ``MISCONFIGURED``, ``BUSY``, ``UNREACHABLE`` or ``UNKNOWN_OUTCOME``; try again with
             the same ``idempotency_key``.
         """
-        key = submission.api_key
-        if not _KEY.fullmatch(key):
-            raise PermanentFailure(Reason.KEY_REFUSED)
         body = self._bodies.encode(submission)
-        common = (*_COMMON, ("X-Auth-APIKey", key), ("Content-Type", body.content_type))
-        fields = (("X-Request-ID", submission.request_id), ("Idempotency-Key", submission.idempotency_key))
+        request = Request(
+            self._send_target(submission.api_key, body.content_type),
+            (("X-Request-ID", submission.request_id), ("Idempotency-Key", submission.idempotency_key)),
+            body.pieces,
+        )
         try:
-            answer = await self._exchange(
-                Request(target("POST", self._send_url, common), fields, body.pieces), self._policy.timeout
-            )
+            answer = await self._http.exchange(request, seconds=self._policy.timeout, limit=self._policy.answer_size)
         except NoAnswer as error:
+            self._answered(error.label)
             raise error.failure() from error
-        failure = self._failure(answer, key)
-        if failure is None:
+        self._answered(answer.label)
+        if answers.accepted(answer):
             return
+        failure = self._failure(answer, submission.api_key)
+        assert failure is not None
         if failure.reason is Reason.MISCONFIGURED:
-            self._complain(self._send_url, answer, key)
+            self._complain(self._send_url, answer, submission.api_key)
         raise failure
 
     async def reachable(self) -> bool:
@@ -134,16 +138,21 @@ class Backend:
 
     async def _ask(self, key: str) -> Answer:
         common = (*_COMMON, ("X-Auth-APIKey", key)) if key else _COMMON
-        return await self._exchange(Request(target("GET", self._ping_url, common)), self._policy.ping_timeout)
-
-    async def _exchange(self, request: Request, seconds: float) -> Answer:
+        request = Request(target("GET", self._ping_url, common))
         try:
-            answer = await self._http.exchange(request, seconds=seconds, limit=self._policy.answer_size)
+            answer = await self._http.exchange(
+                request, seconds=self._policy.ping_timeout, limit=self._policy.answer_size
+            )
         except NoAnswer as error:
             self._answered(error.label)
             raise
         self._answered(answer.label)
         return answer
+
+    def _make_send_target(self, key: str, content_type: str) -> Target:
+        if not _KEY.fullmatch(key):
+            raise PermanentFailure(Reason.KEY_REFUSED)
+        return target("POST", self._send_url, (*_COMMON, ("X-Auth-APIKey", key), ("Content-Type", content_type)))
 
     def _failure(self, answer: Answer, key: str) -> Failure | None:
         maximum = self._policy.retry_after_maximum

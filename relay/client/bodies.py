@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from attrs import frozen
@@ -23,8 +24,7 @@ class Encoded:
     json: bytes
 
 
-@frozen
-class Body:
+class Body(NamedTuple):
     """The body of a request.
 
     :ivar long: keep the body as long as the request, and the text is not encoded again.

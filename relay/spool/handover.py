@@ -8,21 +8,19 @@ second time before the first has failed or met its own deadline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from contextvars import copy_context
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from relay import replies
-from relay.coroutines import resume
-from relay.deadlines import Deadlines
+from relay.deadlines import EARLY
 from relay.errors import Failure, PermanentFailure, TemporaryFailure
+from relay.leaving import Course
 from relay.policy import Delivery
 from relay.posting import Posting, side_by_side
 from relay.spool.pacing import Pause
@@ -47,34 +45,13 @@ class _Attempt:
     """One submission on its way: not begun, under way, or with its outcome."""
 
     submission: Submission
-    begun: float | None = None
-    outcome: Outcome | None = None
-    waiter: Deferred[None] | None = None
+    begun: float = 0.0
+    course: Course[Outcome] | None = None
 
-    def run(self, posting: Coroutine[Deferred[Any], Any, Outcome], result: object = None) -> None:
-        """Go on with *posting*, which waited for *result*, until it has to wait again, or has ended.
-
-        Nobody awaits it, so that who waits for its outcome can leave, and it goes on.
-        """
-        try:
-            waits_for = resume(posting, result)
-        except StopIteration as end:
-            self.outcome = end.value
-        else:
-            waits_for.addBoth(partial(copy_context().run, self.run, posting))
-            return
-        self.leave()
-
-    def wait(self) -> Deferred[None]:
-        """Fires when there is an outcome, or at :meth:`leave`."""
-        self.waiter = Deferred()
-        return self.waiter
-
-    def leave(self) -> None:
-        """Whoever waits for the outcome waits no longer."""
-        waiter, self.waiter = self.waiter, None
-        if waiter is not None:
-            waiter.callback(None)
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of it, None as long as nobody knows."""
+        return self.course.result if self.course is not None and self.course.ended else None
 
 
 def account_digest(account: Account) -> str:
@@ -106,20 +83,25 @@ class Handover:
     is_down: Callable[[], bool]
     wake: Callable[[], None]
     given_up: Callable[[Account, Entry], None]
-    _waits: Deadlines = field(init=False)
+    #: What clients wait for, and since when, those first that wait longest.
+    _waiting: dict[Course[Any], float] = field(factory=dict, init=False)
+    _timer: IDelayedCall | None = field(default=None, init=False)
     _following: int = field(default=0, init=False)  # postings under way whose client has its 250
     _held: int = field(default=0, init=False)  # bytes of their contents
     _hurried: bool = field(default=False, init=False)
     _followed: Pause = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._waits = Deadlines(self.clock)
         self._followed = Pause(self.clock)
 
     def hurry(self) -> None:
         """The relay stops: from now on no client waits for the platform, and what is under way is spooled."""
         self._hurried = True
-        self._waits.hurry()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        waiting, self._waiting = self._waiting, {}
+        for work in waiting:
+            work.leave()
 
     async def stop(self, seconds: float) -> None:
         """Let postings whose clients have their 250 finish within *seconds*; the others are posted again."""
@@ -134,46 +116,51 @@ class Handover:
             return await self.posting.all(account, submissions)
         attempts = [_Attempt(each) for each in submissions]
         if mode == "direct-first" and not self.is_down() and self._held < self.memory:
-            if len(attempts) == 1:
-                await self._try_one(attempts[0])
-            else:
-                await self._try(attempts)
-        taken = [each.outcome for each in attempts if each.outcome is not None and each.outcome.failure is None]
-        if len(taken) == len(attempts):
-            return tuple(taken)
-        return await self._spool(account, attempts)
+            work = self._begin(attempts[0]) if len(attempts) == 1 else self._begin_all(attempts)
+            if not work.ended:
+                self._wait(work)
+                await work
+                self._waiting.pop(work, None)
+        return _taken(attempts) or await self._spool(account, attempts)
 
-    async def _try_one(self, attempt: _Attempt) -> None:
-        """Post until it is done or the client has waited long enough; what is under way then goes on."""
+    def _begin(self, attempt: _Attempt) -> Course[Any]:
         attempt.begun = self.clock.seconds()
-        attempt.run(self.posting.one(attempt.submission))
-        if attempt.outcome is None:
-            late = attempt.leave
-            self._waits.set(late, 0.0 if self._hurried else self.policy.wait)
-            await attempt.wait()
-            self._waits.discard(late)
+        course = attempt.course = Course(self.posting.one(attempt.submission))
+        course.begin()
+        return course
 
-    async def _try(self, attempts: Sequence[_Attempt]) -> None:
-        """:meth:`_try_one` for many, some of them side by side."""
-        waited: Deferred[None] = Deferred()
-        in_time = True
-
-        def enough(_: object = None) -> None:
-            if not waited.called:
-                waited.callback(None)
+    def _begin_all(self, attempts: Sequence[_Attempt]) -> Course[Any]:
+        """Post side by side; those that are not begun when the client leaves are not begun any more."""
 
         async def post(attempt: _Attempt) -> None:
-            if in_time:
-                attempt.begun = self.clock.seconds()
-                attempt.outcome = await self.posting.one(attempt.submission)
-                attempt.leave()
+            if not work.left:
+                await self._begin(attempt)
 
-        work = side_by_side((post(each) for each in attempts), min(self.posting.concurrency, len(attempts)))
-        self._waits.set(enough, 0.0 if self._hurried else self.policy.wait)
-        Deferred.fromCoroutine(work).addCallback(enough)
-        await waited
-        self._waits.discard(enough)
-        in_time = False
+        lanes = min(self.posting.concurrency, len(attempts))
+        work: Course[None] = Course(side_by_side((post(each) for each in attempts), lanes))
+        work.begin()
+        return work
+
+    def _wait(self, work: Course[Any]) -> None:
+        """A client waits for *work*: as long as each other one, so one timer does for all, and is left to run."""
+        if self._hurried:
+            self.clock.callLater(0.0, work.leave)
+            return
+        self._waiting[work] = self.clock.seconds()
+        if self._timer is None:
+            self._timer = self.clock.callLater(self.policy.wait, self._look)
+
+    def _look(self) -> None:
+        """The client that waits longest may have waited long enough."""
+        self._timer = None
+        while self._waiting:
+            work, since = next(iter(self._waiting.items()))
+            left = since + self.policy.wait - self.clock.seconds()
+            if left > EARLY:
+                self._timer = self.clock.callLater(left, self._look)
+                return
+            del self._waiting[work]
+            work.leave()
 
     async def _spool(self, account: Account, attempts: Sequence[_Attempt]) -> tuple[Outcome, ...]:
         """Keep what the platform could not take; see the module for what becomes of the rest."""
@@ -207,7 +194,7 @@ class Handover:
         """How a submission that the platform has not taken is kept."""
         submission, outcome = attempt.submission, attempt.outcome
         if outcome is None:
-            if attempt.begun is None:
+            if attempt.course is None:
                 return Entry(submission)
             left = self.deadline - (self.clock.seconds() - attempt.begun)
             return Entry(submission, in_flight=max(left, 0.0) + 1.0)  # the attempt counts when it has ended
@@ -221,10 +208,9 @@ class Handover:
 
     async def _settle(self, account: Account, attempt: _Attempt, row: int) -> None:
         """Wait for a posting under way, and note its outcome in the spool."""
-        if attempt.outcome is None:
-            await attempt.wait()
-        assert attempt.outcome is not None
-        failure = attempt.outcome.failure
+        assert attempt.course is not None
+        await attempt.course.until_ended()
+        failure = attempt.course.result.failure
         settlement: Settlement = Delivered(row)
         if isinstance(failure, TemporaryFailure):
             delay = self.backoff(1, failure.retry_after)
@@ -247,6 +233,17 @@ class Handover:
         self._held -= size
         if self._hurried and not self._following:
             self._followed.end()
+
+
+def _taken(attempts: Sequence[_Attempt]) -> tuple[Outcome, ...] | None:
+    """The outcomes, where the platform has taken all."""
+    outcomes = []
+    for attempt in attempts:
+        course = attempt.course
+        if course is None or not course.ended or course.result.failure is not None:
+            return None
+        outcomes.append(course.result)
+    return tuple(outcomes)
 
 
 def _size(submission: Submission) -> int:
