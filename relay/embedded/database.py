@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
@@ -18,6 +19,9 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from relay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 T = TypeVar("T")
 
@@ -113,6 +117,16 @@ def open_postgresql(url: str) -> sa.Engine:
 def is_postgresql(connection: sa.Connection) -> bool:
     """Whether several backends may share the database of *connection*."""
     return connection.dialect.name == "postgresql"
+
+
+def upsert(table: sa.Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can say what happens where the row is there already."""
+    if dialect == "postgresql":
+        # Imported here: it is as large as a fifth of SQLAlchemy, and SQLite is what most have.
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    return sqlite.insert(table)
 
 
 def change(engine: sa.Engine, query: Query[T]) -> T:

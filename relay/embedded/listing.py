@@ -11,7 +11,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from attrs import frozen
-from sqlalchemy.dialects import postgresql
 
 from relay.embedded import words
 from relay.embedded.database import is_postgresql
@@ -245,6 +244,9 @@ def _hits(connection: sa.Connection, groups: list[list[str]], within: Range) -> 
     """The newest messages that have the words, from the index of words."""
     seq = messages.c.seq
     if is_postgresql(connection):
+        # Imported here: see upsert in relay.embedded.database.
+        from sqlalchemy.dialects import postgresql
+
         held = sa.func.array_to_tsvector(sa.func.string_to_array(messages.c.words, sa.literal_column("' '")))
         asked = sa.cast(_query(groups, "'{}':*", " & ", " | "), postgresql.TSQUERY)
         matches = held.op("@@", is_comparison=True)(asked)

@@ -1,8 +1,8 @@
 """The tables of the embedded backend, in SQLAlchemy Core, for SQLite and PostgreSQL.
 
-They come to a database through :mod:`relay.embedded.migrations`; a test holds that against what stands here.
-What belongs to an account has a column ``account``, which stands in every query.  All times are seconds since the
-epoch, UTC.
+They come to an empty database as they stand here, to another one through :mod:`relay.embedded.migrations`; a test
+holds these against each other.  What belongs to an account has a column ``account``, which stands in every query.
+All times are seconds since the epoch, UTC.
 """
 
 # Over 300 lines: the tables side by side.
@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from relay.embedded import words
 from relay.embedded.migrations import REVISIONS
 from relay.errors import ConfigError
 
@@ -331,7 +332,14 @@ def prepare(connection: sa.Connection) -> None:
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(2041890574)")
     if REVISIONS.current(connection) is None and sa.inspect(connection).has_table("meta"):
         _adopt(connection)
-    REVISIONS.upgrade(connection)
+    REVISIONS.upgrade(connection, make)
+
+
+def make(connection: sa.Connection) -> None:
+    """Make the tables in a database that has none of them."""
+    metadata.create_all(connection, checkfirst=False)
+    for statement in words.INDEX[connection.dialect.name]:
+        connection.exec_driver_sql(statement)
 
 
 def _adopt(connection: sa.Connection) -> None:
@@ -342,6 +350,4 @@ def _adopt(connection: sa.Connection) -> None:
     found = connection.execute(sa.select(meta.c.value).where(meta.c.name == "schema")).scalar_one_or_none()
     if found != BEFORE_REVISIONS:
         raise ConfigError([REVISIONS.newer(found or "unknown")])
-    version = sa.Table(REVISIONS.table, sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
-    version.create(connection)
-    connection.execute(sa.insert(version).values(version_num="0001"))
+    REVISIONS.stamp(connection, "0001")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from attrs import frozen
-from sqlalchemy.dialects import postgresql, sqlite
 
+from relay.embedded.database import upsert
 from relay.embedded.schema import accounts, tallies
 
 #: Seconds that one row stands for.
@@ -23,7 +24,7 @@ def hour(at: float) -> int:
 def count(connection: sa.Connection, account: int, created: float, tag: str, status: str) -> None:
     """One message more has *status*."""
     row = {"account": account, "hour": hour(created), "tag": tag, "status": status, "messages": 1}
-    connection.execute(_COUNT[connection.dialect.name], row)
+    connection.execute(_count(connection.dialect.name), row)
 
 
 def move(connection: sa.Connection, account: int, created: float, tag: str, before: str, after: str) -> None:
@@ -154,13 +155,12 @@ def _by(rows: list[Any]) -> list[tuple[Any, Counts]]:
 # Made once: they run with every message.
 
 
-def _counting(dialect: type[sqlite.Insert] | type[postgresql.Insert]) -> sa.Executable:
-    insert = dialect(tallies)
+@cache
+def _count(dialect: str) -> sa.Executable:
+    insert = upsert(tallies, dialect)
     more = tallies.c.messages + insert.excluded.messages
     return insert.on_conflict_do_update(index_elements=list(tallies.primary_key), set_={"messages": more})
 
-
-_COUNT = {"sqlite": _counting(sqlite.Insert), "postgresql": _counting(postgresql.Insert)}
 
 _UNCOUNT = (
     sa.update(tallies)

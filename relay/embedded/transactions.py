@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from attrs import frozen
-from sqlalchemy.dialects import postgresql, sqlite
 
+from relay.embedded.database import upsert
 from relay.embedded.schema import transactions
 
 
@@ -49,7 +50,7 @@ def put(connection: sa.Connection, account: int, told: Transaction) -> None:
         "cids": told.cids,
         "headers": json.dumps(told.headers),
     }
-    connection.execute(_PUT[connection.dialect.name], row)
+    connection.execute(_put(connection.dialect.name), row)
 
 
 def one(connection: sa.Connection, account: int, request_id: str) -> Transaction | None:
@@ -67,11 +68,10 @@ def one(connection: sa.Connection, account: int, request_id: str) -> Transaction
 _COLUMNS = [column for column in transactions.c if column.name != "account"]
 
 
-def _putting(dialect: type[sqlite.Insert] | type[postgresql.Insert]) -> sa.Executable:
-    insert = dialect(transactions)
+@cache
+def _put(dialect: str) -> sa.Executable:
+    """What runs with every message, made once."""
+    insert = upsert(transactions, dialect)
     keys = list(transactions.primary_key)
     changed = {column.name: insert.excluded[column.name] for column in transactions.c if column not in keys}
     return insert.on_conflict_do_update(index_elements=keys, set_=changed)
-
-
-_PUT = {"sqlite": _putting(sqlite.Insert), "postgresql": _putting(postgresql.Insert)}

@@ -31,6 +31,22 @@ EVERYWHERE = (TO, FROM, SUBJECT)
 MOST_WORDS = 60
 LONGEST_WORD = 40
 
+#: How each database comes to its index of words, beside an empty table ``messages``.
+INDEX = {
+    "postgresql": (
+        "CREATE INDEX messages_search ON messages USING gin (array_to_tsvector(string_to_array(words, ' ')))",
+    ),
+    "sqlite": (
+        # It keeps no copy of the words, and no positions: only which messages have a word.
+        "CREATE VIRTUAL TABLE search USING fts5"
+        "(words, content='messages', content_rowid='seq', tokenize='ascii', detail='none', columnsize=0)",
+        "CREATE TRIGGER search_added AFTER INSERT ON messages BEGIN "
+        "INSERT INTO search (rowid, words) VALUES (new.seq, new.words); END",
+        "CREATE TRIGGER search_removed AFTER DELETE ON messages BEGIN "
+        "INSERT INTO search (search, rowid, words) VALUES ('delete', old.seq, old.words); END",
+    ),
+}
+
 _WORD = re.compile(r"[^\W_]+")
 
 

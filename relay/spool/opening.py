@@ -13,7 +13,7 @@ from relay.spool.clock import SteadyClock
 from relay.spool.crypto import Cipher
 from relay.spool.deposits import CHECK, CHECK_NAME, key_check
 from relay.spool.migrations import REVISIONS
-from relay.spool.schema import accounts, memories, messages, meta, notices, recipients
+from relay.spool.schema import accounts, make, memories, messages, meta, notices, recipients
 from relay.spool.writer import Transaction
 
 
@@ -24,7 +24,7 @@ def prepare(transaction: Transaction, *, cipher: Cipher, clock: SteadyClock, pol
     """
     connection = transaction.connection
     transaction.database.exclude(connection)
-    REVISIONS.upgrade(connection)
+    REVISIONS.upgrade(connection, make)
     _unlock(connection, cipher, shared=transaction.database.shared)
     server = transaction.database.now(connection)
     if server is not None:

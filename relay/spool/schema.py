@@ -1,8 +1,8 @@
 """The tables of the spool, in SQLAlchemy Core, for SQLite and PostgreSQL.
 
-They come to a database through :mod:`relay.spool.migrations`; a test holds that against what stands here.  All
-times are seconds since the epoch on the store's clock (:mod:`relay.spool.clock`).  The names start with ``spool_``
-because a PostgreSQL database may hold other tables too.
+They come to an empty database as they stand here, to another one through :mod:`relay.spool.migrations`; a test holds
+these against each other.  All times are seconds since the epoch on the store's clock (:mod:`relay.spool.clock`).
+The names start with ``spool_`` because a PostgreSQL database may hold other tables too.
 """
 
 from __future__ import annotations
@@ -89,13 +89,9 @@ recipients = sa.Table(
     sa.Column("platform", sa.Text, nullable=False),
     sa.Index("spool_recipient_ready", "account", "ready"),
 )
+_is_failure = recipients.c.failed.is_not(None)
 # Only failures are in it, so a message that is delivered does not pay for it.
-sa.Index(
-    "spool_recipient_failed",
-    recipients.c.failed,
-    sqlite_where=recipients.c.failed.is_not(None),
-    postgresql_where=recipients.c.failed.is_not(None),
-)
+_failures = sa.Index("spool_recipient_failed", recipients.c.failed, sqlite_where=_is_failure)
 
 #: Messages whose verdict the client may not know (the ledger).
 memories = sa.Table(
@@ -119,3 +115,11 @@ notices = sa.Table(
     sa.Column("ready", sa.Double, nullable=False, index=True),
     sa.Column("owner", sa.String(32)),
 )
+
+
+def make(connection: sa.Connection) -> None:
+    """Make the tables in a database that has none of them."""
+    if connection.dialect.name == "postgresql":
+        # Not said above: it would have every relay import what SQLAlchemy knows of PostgreSQL.
+        _failures.dialect_kwargs["postgresql_where"] = _is_failure
+    metadata.create_all(connection, checkfirst=False)

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from relay.embedded import accounts, keys, schema
 from relay.embedded.database import change, open_sqlite
 from relay.embedded.migrations import REVISIONS
+from tests.contract.tables import described
 
 #: What the program made before there were revisions.
 BEFORE = (
@@ -33,9 +34,24 @@ class SchemaContract:
 
     engine: sa.Engine
 
+    def new_engine(self) -> sa.Engine:
+        """A new, empty database."""
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        self.engine = self.new_engine()
+
+    def test_made(self) -> None:
+        """An empty database gets at once what it would get from all revisions, one after another."""
+        change(self.engine, schema.prepare)
+        migrated = self.new_engine()
+        change(migrated, REVISIONS.migrate)
+        with self.engine.connect() as connection, migrated.connect() as other:
+            self.assertEqual(described(connection), described(other))
+
     def test_schema(self) -> None:
         """The migrations make the very tables that the code works with."""
-        change(self.engine, schema.prepare)
+        change(self.engine, REVISIONS.migrate)
         with self.engine.connect() as connection:
             context = MigrationContext.configure(
                 connection, opts={"version_table": REVISIONS.table, "include_name": _ours}
@@ -64,9 +80,10 @@ class SchemaContract:
 class SQLiteTests(SchemaContract, SynchronousTestCase):
     """On SQLite."""
 
-    def setUp(self) -> None:
-        self.engine = open_sqlite(Path(self.mktemp()))
-        self.addCleanup(self.engine.dispose)
+    def new_engine(self) -> sa.Engine:
+        engine = open_sqlite(Path(self.mktemp()))
+        self.addCleanup(engine.dispose)
+        return engine
 
     def test_head(self) -> None:
         """The newest revision is the one that the program takes for it."""

@@ -28,12 +28,14 @@ from relay.policy import Spool
 from relay.spool import leases
 from relay.spool.database import database, insert
 from relay.spool.memory import MemoryStore
+from relay.spool.migrations import REVISIONS
 from relay.spool.operators import EVERYTHING, Queue, Selection, Shown, open_queue
 from relay.spool.schema import accounts, contents, messages, metadata, recipients
 from relay.spool.store import Store
 from relay.spool.values import Counts, Delivered, Entry, Failed, Leased, Remembered, Retry, Row, Seat, Spooled
 from relay.spool.writer import Inline
 from relay.values import Attachment, Submission
+from tests.contract.tables import described
 
 T = TypeVar("T")
 
@@ -769,9 +771,21 @@ class RestartTests:
             self.assertIn("9999", str(caught.exception))
             self.assertIn("newer smtp-relay", str(caught.exception))
 
+    def migrated(self) -> sa.Connection:
+        """Another database, which has seen all revisions."""
+        connection = database(self.new_url()).connect()
+        self.addCleanup(connection.close)
+        with connection.begin():
+            REVISIONS.migrate(connection)
+        return connection
+
+    def test_made(self) -> None:
+        """An empty database gets at once what it would get from all revisions, one after another."""
+        self.assertEqual(described(self.connect()), described(self.migrated()))
+
     def test_schema(self) -> None:
         """The migrations make the very tables that the code works with."""
-        with self.connect() as connection:
+        with self.migrated() as connection:
             context = MigrationContext.configure(connection, opts={"version_table": "spool_version"})
             self.assertEqual(compare_metadata(context, metadata), [])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from twisted.trial.unittest import SynchronousTestCase
 
 from relay.embedded.database import open_postgresql
@@ -16,9 +17,10 @@ from tests.integration import postgresql
 class SchemaTests(SchemaContract, SynchronousTestCase):
     """Its tables."""
 
-    def setUp(self) -> None:
-        self.engine = open_postgresql(postgresql.new_database(self))
-        self.addCleanup(self.engine.dispose)
+    def new_engine(self) -> sa.Engine:
+        engine = open_postgresql(postgresql.new_database(self))
+        self.addCleanup(engine.dispose)
+        return engine
 
 
 class MessagesTests(MessagesContract, SynchronousTestCase):

@@ -168,25 +168,10 @@ def _searched() -> None:
             found.account, (found.recipient, found.toname), (found.fromemail, found.fromname), found.subject
         )
         connection.execute(sa.update(row).where(row.c.seq == found.seq).values(words=held))
-    if connection.dialect.name == "postgresql":
-        op.execute(
-            "CREATE INDEX messages_search ON messages USING gin (array_to_tsvector(string_to_array(words, ' ')))"
-        )
-        return
-    # It keeps no copy of the words, and no positions: only which messages have a word.
-    op.execute(
-        "CREATE VIRTUAL TABLE search USING fts5"
-        "(words, content='messages', content_rowid='seq', tokenize='ascii', detail='none', columnsize=0)"
-    )
-    op.execute("INSERT INTO search (search) VALUES ('rebuild')")
-    op.execute(
-        "CREATE TRIGGER search_added AFTER INSERT ON messages BEGIN "
-        "INSERT INTO search (rowid, words) VALUES (new.seq, new.words); END"
-    )
-    op.execute(
-        "CREATE TRIGGER search_removed AFTER DELETE ON messages BEGIN "
-        "INSERT INTO search (search, rowid, words) VALUES ('delete', old.seq, old.words); END"
-    )
+    for statement in words.INDEX[connection.dialect.name]:
+        op.execute(statement)
+    if connection.dialect.name == "sqlite":
+        op.execute("INSERT INTO search (search) VALUES ('rebuild')")
 
 
 def _counted() -> None:
