@@ -6,6 +6,7 @@ Everything heavy is imported late: a command's help and its wrong words are answ
 from __future__ import annotations
 
 import errno
+import gc
 import getopt
 import getpass
 import os
@@ -238,6 +239,7 @@ def _write_no_more() -> None:
 
 
 def _run(words: Sequence[str]) -> None:
+    gc.disable()  # see makeService
     from twisted.scripts import twistd
 
     if not {"--help", "--version"} & set(words):

@@ -7,9 +7,9 @@ Who embeds a part takes the pieces: :func:`make_pipeline`, whose stages ``attrs.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from attrs import field, frozen
 from twisted.application.service import MultiService
@@ -25,15 +25,15 @@ from relay.client.reports import Reports
 from relay.client.webhook import Webhook, webhook_url
 from relay.config import Config
 from relay.errors import ConfigError, Reason
-from relay.message import parse, template
-from relay.operate import health, tls
+from relay.operate import tls
 from relay.operate.listening import Listener
 from relay.operate.log import log_record
 from relay.operate.metrics import Metrics
 from relay.operate.prompt import Prompt, Turn
+from relay.operate.readiness import Readiness
 from relay.periodic import Periodic
-from relay.pipeline import Ledger, Pipeline
 from relay.posting import Deliver, ignore
+from relay.presence import Presence
 from relay.smtp.auth import Keys, make_portal
 from relay.smtp.factory import Observer, SubmissionFactory, TLSContext
 from relay.spool.breaker import Breaker, State
@@ -42,10 +42,15 @@ from relay.spool.service import Policies, SpoolService
 from relay.spool.store import Store
 from relay.spool.values import Seat
 from relay.spool.writer import Thread
-from relay.values import Account, Record, Submission
+from relay.values import Account, Envelope, Receipt, Record, Submission
+
+if TYPE_CHECKING:
+    from relay.pipeline import Ledger, Pipeline
 
 #: Seconds between two looks at the certificate's end.
 _DAY = 86_400.0
+#: Seconds from the first turn of the reactor until the rest is made: who has connected by then is greeted first.
+GREETED = 0.02
 #: Seconds for which a spool that does not answer, as a server that hangs, may keep us from stopping; twice.
 CLOSING = 10.0
 #: Seconds that the embedded backend has, when we stop, for what it has not been told yet.
@@ -98,6 +103,10 @@ def make_pipeline(
     :param deliver: takes all submissions of a message; None posts them, and spools nothing.
     :param ledger: knows repetitions; None: every message is a new one.
     """
+    # Imported here: see Postponed.
+    from relay.message import parse, template
+    from relay.pipeline import Pipeline
+
     return Pipeline(
         account=keys.account,
         post=platform.send,
@@ -111,9 +120,23 @@ def make_pipeline(
     )
 
 
+class Postponed:
+    """A pipeline that is made when it is needed: nobody needs a parser to be greeted.
+
+    :ivar pipeline: gives it.
+    """
+
+    def __init__(self, make: Callable[[], Pipeline]) -> None:
+        self.pipeline: Callable[[], Pipeline] = cache(make)
+
+    def accept(self, envelope: Envelope, content: bytes, presence: Presence) -> Awaitable[Receipt]:
+        """See :meth:`relay.pipeline.Pipeline.accept`."""
+        return self.pipeline().accept(envelope, content, presence)
+
+
 def make_factory(
     config: Config,
-    pipeline: Pipeline,
+    pipeline: Pipeline | Postponed,
     keys: Keys,
     *,
     clock: IReactorTime,
@@ -190,6 +213,7 @@ class Intake(MultiService):
         self.factory: SubmissionFactory | None = None
         self.keys: Keys | None = None
         self.spool: SpoolService | None = None
+        self._pipeline: Postponed | None = None
         self._webhook_client: Pool | None = None
         self._reports: Reports | None = None
         self._breakers: dict[str, str] = {}
@@ -219,14 +243,16 @@ class Intake(MultiService):
         keys = self.keys = Keys(platforms.ping, config.auth, reactor)
         spool = self.spool = self._open_spool(platforms, keys, make_thread(reactor))
         record = self._recorder(internal)
-        pipeline = make_pipeline(config, platforms, keys, record, deliver=spool.deliver, ledger=spool.ledger)
+        pipeline = self._pipeline = Postponed(
+            partial(make_pipeline, config, platforms, keys, record, deliver=spool.deliver, ledger=spool.ledger)
+        )
         self.factory = make_factory(
             config, pipeline, keys, clock=reactor, tls=certificates.current, observer=self.metrics
         )
         self._listeners = listeners
         for listener in listeners:
             listener.serve(self.factory, self._turn)
-        self.readiness = health.Readiness(platforms.reachable, reactor)
+        self.readiness = Readiness(platforms.reachable, reactor)
         self.readiness.listening = True
         self.metrics.watch_certificate(lambda: certificates.not_after)
         Periodic(reactor, _DAY, certificates.warn).setServiceParent(self)
@@ -280,6 +306,11 @@ class Intake(MultiService):
         child: Any = spool  # untyped in Twisted
         child.setServiceParent(self)
         return spool
+
+    def complete(self) -> None:
+        """Make what :meth:`open` leaves for later, :data:`GREETED` after it, so that no message waits for it."""
+        if self._pipeline is not None:
+            self._pipeline.pipeline()
 
     # --- running
 

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from relay.config import DEFAULT_LISTEN, Config
 from relay.errors import ConfigError
-from relay.intake import CLOSING, Intake, Internal, MakeThread, Platform, collect, make_factory, make_pipeline
-from relay.operate import banner, descriptors, health, signals, tls
+from relay.intake import CLOSING, GREETED, Intake, Internal, MakeThread, Platform, collect, make_factory, make_pipeline
+from relay.operate import banner, descriptors, signals, tls
 from relay.operate.datadir import DataDirectory
 from relay.operate.listening import CannotStart, Listener, Where, host_port, shown
 from relay.spool.pacing import within
@@ -31,6 +32,7 @@ from relay.spool.writer import WriterThread
 
 if TYPE_CHECKING:
     from relay.embedded.backend import Backend as EmbeddedBackend
+    from relay.embedded.opening import Opened
     from relay.workers.parent import Workers
 
 __all__ = ["Platform", "RelayService", "makeService", "make_factory", "make_pipeline"]
@@ -61,6 +63,7 @@ class RelayService(MultiService):
     :ivar log_observer: what twistd shall log to, in place of its own; None leaves it to *text_log*.
     :ivar text_log: makes the observer that writes what twistd's would, for less, or None: twistd's own does.
     :ivar reread: reads the configuration again at SIGHUP, where there are workers; None: it stays.
+    :ivar completed: called when all is made that a start makes.
     :ivar logs_to_output: whether the log is the standard output, to which workers may write, too.
     """
 
@@ -77,7 +80,9 @@ class RelayService(MultiService):
         self._bound = False
         self._stopped = False
         self._data: DataDirectory | None = None
+        self._opened: Opened | None = None
         self._embedded: EmbeddedBackend | None = None
+        self._internal: Internal | None = None
         problems: list[str] = []
         self._smtp, self._web = _listeners(config, reactor, problems)
         intake = collect(problems, partial(_make_intake, config, reactor))
@@ -85,6 +90,7 @@ class RelayService(MultiService):
             raise ConfigError(problems)
         self._intake = intake
         self.reread: Callable[[], Config] | None = None
+        self.completed: Callable[[], None] = lambda: None
         self.logs_to_output = False
         child: Any = intake  # untyped in Twisted
         child.setServiceParent(self)
@@ -113,6 +119,7 @@ class RelayService(MultiService):
     def _import_the_rest(self) -> None:
         """Import now what is otherwise imported when it is needed: the user to be may not read where it is."""
         late = ["alembic.operations", "alembic.runtime.migration", "alembic.script", "jinja2"]
+        late += ["relay.message.template", "relay.operate.health", "relay.pipeline"]
         if not self.config.backend:
             late += ["relay.embedded.backend", "relay.embedded.resource"]
         for each in late:
@@ -163,28 +170,43 @@ class RelayService(MultiService):
         self._bound = True
 
     def _serve(self) -> None:
-        """Make everything and let the listeners have it."""
-        internal = None if self.config.backend else self._serve_embedded()
+        """Make what can fail, and let the SMTP listeners have it."""
+        if not self.config.backend:
+            # Imported here: a relay before a platform of its own does not need it.
+            from relay.embedded.opening import open_store
+
+            self._opened = open_store(Path(self.config.data), self.config.embedded)
+            self._internal = Internal(f"http://{shown(self._web['internal'].address)}", secrets.token_urlsafe(32))
         if not isinstance(self._intake, Intake):
             self._intake.reread, self._intake.inherits_output = self.reread, self.logs_to_output
-        self._intake.open(self._smtp, internal, self.spool_thread)
-        self._web["admin"].serve(health.make_site(self._intake, self._reactor))
+        self._intake.open(self._smtp, self._internal, self.spool_thread)
 
-    def _serve_embedded(self) -> Internal:
-        """Start the embedded backend; the way to it."""
-        # Imported here: a relay before a platform of its own needs neither SQLAlchemy nor Jinja2.
+    async def _complete(self) -> None:
+        """Make the rest, which takes longer than all before; meanwhile its connections wait, and sessions begin."""
+        # Imported here: nobody needs HTTP to be greeted.
+        from relay.operate.health import make_site
+
+        self._web["admin"].serve(make_site(self._intake, self._reactor))
+        self._intake.complete()
+        if self._opened is not None and self._internal is not None:
+            await self._serve_embedded(self._opened, self._internal)
+
+    async def _serve_embedded(self, opened: Opened, internal: Internal) -> None:
+        """Start the embedded backend."""
         from relay.embedded.backend import Backend as EmbeddedBackend
         from relay.embedded.resource import LARGEST_REQUEST
         from relay.embedded.web.hint import Hint
 
         embedded = self._embedded = EmbeddedBackend.open(
-            Path(self.config.data), policy=self.config.embedded, reactor=self._reactor, forget=self.forget_digest
+            Path(self.config.data),
+            opened=opened,
+            policy=self.config.embedded,
+            reactor=self._reactor,
+            forget=self.forget_digest,
         )
         # A message may grow in JSON: every quote and line end is two characters there.
         largest = max(LARGEST_REQUEST, 2 * self.config.limits.message_size + 2**20)
-        token = secrets.token_urlsafe(32)
-        self._web["dashboard"].serve(embedded.site(largest))
-        self._web["internal"].serve(embedded.relay_site(token, largest))
+        self._web["internal"].serve(embedded.relay_site(internal.token, largest))
         target = self._target()
         embedded.hint = Hint(
             self._name(),
@@ -193,7 +215,8 @@ class RelayService(MultiService):
             ports=tuple(found[1] for found in self._targets()),
             certificate=None if self.config.certificate else Path(self.config.data) / tls.CERTIFICATE,
         )
-        return Internal(f"http://{shown(self._web['internal'].address)}", token)
+        await embedded.settled  # or somebody might sign in too early
+        self._web["dashboard"].serve(embedded.site(largest))
 
     def _target(self) -> tuple[str, int] | None:
         """Where a client on this machine sends a first message."""
@@ -215,7 +238,21 @@ class RelayService(MultiService):
         """The reactor runs: signals are ours from now on, and whoever reads "ready" may send them."""
         if signals.owns_process(self._reactor):
             signals.install(self._reactor, self._stop_reactor, self._intake.reload)
-        self._intake.when_ready(self._announce)
+        Deferred.fromCoroutine(self._get_ready()).addErrback(lambda failure: log.failure("the start failed", failure))
+
+    async def _get_ready(self) -> None:
+        """Make the rest as soon as who waits is greeted, and announce that all is there."""
+        taking: Deferred[None] = Deferred()
+        self._intake.when_ready(partial(taking.callback, None))
+        await deferLater(self._reactor, GREETED)
+        try:
+            if not self._stopped:
+                await self._complete()
+        finally:
+            self.completed()
+        await taking
+        if not self._stopped:
+            self._announce()
 
     def _announce(self) -> None:
         for listener in (*self._smtp, *self._web.values()):
@@ -269,6 +306,8 @@ class RelayService(MultiService):
             await listener.stop()
         if self._embedded is not None:
             await self._embedded.close()
+        elif self._opened is not None:
+            self._opened.engine.dispose()
         if not await within(self._reactor, CLOSING, self._close()) or not answers:
             log.error("the spool does not answer, and is left as it is")
         self._release()

@@ -86,22 +86,23 @@ def makeService(options: Options) -> RelayService:
 
     :raises SystemExit: with everything that is wrong.
     """
-    gc.disable()  # nothing of what is imported is garbage; looking for it takes a twentieth of the start
+    # Nothing of what is made now is garbage, and looking for it takes a twentieth of the start: see look_seldom.
+    gc.disable()
     from relay import service
+    from relay.operate.garbage import look_seldom
     from relay.operate.log import JSONLines, TextLines
 
-    gc.enable()
     twistd: Mapping[str, Any] = options.parent or {}
     _check_files(twistd)
     write_anything()
     _count_steadily()
-    _look_seldom()
     try:
         made = service.makeService(options.configuration)
     except ConfigError as error:
         # twistd would show a traceback for anything else.
         raise SystemExit(f"smtp-relay: {listed(error)}") from None
     made.sheds_privileges = any(twistd.get(name) is not None for name in ("uid", "gid"))
+    made.completed = look_seldom
     made.reread = partial(_read_again, options)
     made.logs_to_output = _logfile(twistd) == "-"
     if options.configuration.log_format == "json":
@@ -129,16 +130,6 @@ def _count_steadily() -> None:
     untyped: Any = reactor
     if not untyped.getDelayedCalls():
         untyped.seconds = time.monotonic
-
-
-def _look_seldom() -> None:
-    """Look for garbage seldom, once everything is there."""
-    from twisted.internet import reactor
-
-    from relay.operate.garbage import look_seldom
-
-    untyped: Any = reactor
-    untyped.callWhenRunning(look_seldom)
 
 
 def write_anything() -> None:

@@ -21,6 +21,7 @@ from zope.interface.verify import verifyObject
 from relay import intake, service
 from relay.config import Config
 from relay.errors import ConfigError
+from relay.intake import GREETED
 from relay.operate import tls
 from relay.operate.listening import CannotStart
 from relay.operate.log import JSONLines
@@ -86,6 +87,7 @@ class ServiceCase(SynchronousTestCase):
         made.privilegedStartService()
         made.startService()
         self.reactor.run()
+        self.reactor.advance(GREETED)
         return made
 
     def ports(self) -> list[int]:
@@ -143,13 +145,39 @@ class Starting(ServiceCase):
         protocol.makeConnection(transport)
         self.assertTrue(transport.value().startswith(b"220 relay.example ESMTP"), transport.value())
 
+    def test_greeted_first(self) -> None:
+        """Who connects is greeted before the pages are there; theirs wait, and are answered when the relay is ready."""
+        made = self.make()
+        made.startService()
+        self.reactor.run()
+        address = IPv4Address("TCP", "127.0.0.1", 40000)
+        smtp, *_, admin = [each[1] for each in self.reactor.tcpServers]
+        self.assertIsNotNone(smtp.buildProtocol(address))
+        self.assertIsNone(admin.buildProtocol(address))
+        completed: list[str] = []
+        made.completed = lambda: completed.append("all")
+        self.reactor.advance(GREETED)
+        self.assertIsNotNone(admin.buildProtocol(address))
+        self.assertEqual(completed, ["all"])
+        self.assertEqual(self.events[-1]["log_format"], "ready")
+
+    def test_stopped_before_complete(self) -> None:
+        """A relay that is told to stop at once makes no pages any more, and does not call itself ready."""
+        made = self.make()
+        made.startService()
+        self.reactor.run()
+        self.successResultOf(made.stopService())
+        self.reactor.advance(GREETED)
+        self.assertEqual(self.events[-1]["log_format"], "stopped")
+
     def test_banner(self) -> None:
         """A terminal gets the banner, and the log the addresses and that the relay is ready."""
         made = self.make(listen=("tcp:2525",))
         terminal = made.terminal = Terminal()
         made.startService()
-        self.assertEqual(terminal.getvalue(), "")
         self.reactor.run()
+        self.assertEqual(terminal.getvalue(), "")
+        self.reactor.advance(GREETED)
         self.assertIn("swaks --server 127.0.0.1:2525 ", terminal.getvalue())
         said = [event.get("said") for event in self.events if event.get("said")]
         self.assertEqual(said, ["smtp 0.0.0.0:2525 (tcp:2525)", "admin 0.0.0.0:9587 (tcp:9587:interface=127.0.0.1)"])

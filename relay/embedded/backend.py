@@ -12,6 +12,7 @@ from typing import Any
 from argon2 import PasswordHasher
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -21,7 +22,7 @@ from relay.embedded.api.core import Platform, Render
 from relay.embedded.database import Database, Executor, Threads
 from relay.embedded.keys import Keys
 from relay.embedded.live import Live, newest
-from relay.embedded.opening import KEY_FILE, open_store
+from relay.embedded.opening import KEY_FILE, Opened, open_store
 from relay.embedded.passwords import THREADS, Passwords
 from relay.embedded.render import Renderer
 from relay.embedded.resource import LARGEST_REQUEST, site
@@ -52,6 +53,8 @@ BUILDERS = 2
 #: Seconds that messages under way have when the backend stops.
 DRAIN = 30.0
 
+_log = Logger()
+
 #: The way to a smarthost.
 Reach = Callable[[Smarthost], Way]
 
@@ -68,6 +71,7 @@ class Backend:
     :ivar api_key: opens the first account; never show it but where the operator asked for it.
     :ivar key_file: where it stands.
     :ivar first: who may sign in since this, the first start; None later.
+    :ivar settled: fires when they may.
     :ivar hint: how a first message is sent; set it when the ports are known.
     """
 
@@ -84,6 +88,7 @@ class Backend:
     _stop_rendering: Callable[[], Deferred[None]] = field(repr=False)
     _reactor: Any = field(repr=False)
     hint: Hint = field(factory=Hint)
+    settled: Deferred[None] = field(init=False, repr=False)
 
     @classmethod
     def open(
@@ -98,6 +103,7 @@ class Backend:
         render: Render | None = None,
         hasher: PasswordHasher | None = None,
         forget: Callable[[bytes], None] | None = None,
+        opened: Opened | None = None,
         reach: Reach | None = None,
     ) -> Backend:
         """Open the backend that keeps its state under *data*, making what is missing.
@@ -107,6 +113,7 @@ class Backend:
         :param data: a folder that exists.
         :param executor: makes the executor for so many threads of such a name; default: threads of our own.
         :param render: renders a body; default: :class:`~relay.embedded.render.Renderer`.
+        :param opened: what :func:`~relay.embedded.opening.open_store` has opened there; default: it does it now.
         :param reach: the way to a smarthost; default: over sockets.
         :param hasher: argon2 with its costs; default: those of RFC 9106 for little memory.
         :param forget: called with the SHA-256 of each API key that stopped to be good.
@@ -115,7 +122,7 @@ class Backend:
         policy = policy or Embedded()
         executor = executor or partial(Threads, reactor)
         hasher = hasher or PasswordHasher()
-        opened = open_store(data, policy, now, hasher)
+        opened = opened or open_store(data, policy, now)
         database = Database(
             opened.engine,
             executor(2, "embedded-read"),
@@ -139,7 +146,7 @@ class Backend:
         database.on_commit = live.changed
         retention = Retention(database, policy, now, reactor)
         retention.start()
-        return cls(
+        backend = cls(
             api_key=opened.key,
             key_file=data / KEY_FILE,
             first=opened.first,
@@ -154,6 +161,8 @@ class Backend:
             reactor=reactor,
             hint=Hint(key_file=data / KEY_FILE),
         )
+        backend.settled = Deferred.fromCoroutine(backend._settle())
+        return backend
 
     def site(self, largest: int = LARGEST_REQUEST) -> Site:
         """The HTTP API and the pages, to listen with.
@@ -201,6 +210,20 @@ class Backend:
         root.putChild(b"api", api(self._platform, token))
         return site(root, self._reactor, largest)
 
+    async def _settle(self) -> None:
+        """Let the first ones sign in: their passwords take a while to hash."""
+        if self.first is None:
+            return
+        try:
+            hashed = [await self._passwords.hashed(password) for _, password in self.first.people]
+            add = partial(first.add, made=self.first, hashed=hashed, now=self._platform.now())
+            if not await self._platform.write(add):
+                _log.warn("another backend on this database was faster: its first passwords count")
+                self.first = None
+                self.passwords_file.unlink(missing_ok=True)
+        except Exception:
+            _log.failure("nobody can sign in yet; the next start makes the first users")
+
     async def _signed_in(self) -> None:
         """Somebody has signed in: the first passwords may have served."""
         await self._platform.read(partial(first.forget, data=self.key_file.parent))
@@ -210,6 +233,7 @@ class Backend:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
+        await self.settled
         self._platform.keys.stop()
         self._live.stop()
         self._retention.stop()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
-from argon2 import PasswordHasher
 from attrs import field, frozen
 
 from relay.embedded import accounts, people
-from relay.embedded.database import change
 from relay.embedded.keys import write_private
 from relay.embedded.passwords import new_password
 from relay.embedded.schema import users
@@ -43,8 +42,8 @@ class People:
         )
 
 
-def settle(engine: sa.Engine, data: Path, hasher: PasswordHasher, now: float) -> People | None:
-    """Make an administrator and a user where there is no user at all; None where there is one.
+def chosen(engine: sa.Engine, data: Path) -> People | None:
+    """An administrator and a user where there is no user at all, to be added; None where there is one.
 
     :raises OSError: the file with the passwords cannot be written.
     """
@@ -53,21 +52,21 @@ def settle(engine: sa.Engine, data: Path, hasher: PasswordHasher, now: float) ->
             forget(connection, data)
             return None
     made = People(ADMINISTRATOR, new_password(), USER, new_password())
-    hashed = [hasher.hash(password) for password in (made.administrator_password, made.user_password)]
     # Before the users: whoever exists, has a password that can be found.
     write_private(data / FILE, made.lines())
+    return made
 
-    def add(connection: sa.Connection) -> bool:
-        if _exist(connection):
-            return False
-        people.add(connection, made.administrator, hashed[0], None, now)
-        people.add(connection, made.user, hashed[1], accounts.first(connection).id, now)
-        return True
 
-    if change(engine, add):
-        return made
-    (data / FILE).unlink(missing_ok=True)
-    return None
+def add(connection: sa.Connection, made: People, hashed: Sequence[str], now: float) -> bool:
+    """Let both sign in; False where another backend on this database was faster.
+
+    :param hashed: what of their passwords is stored.
+    """
+    if _exist(connection):
+        return False
+    people.add(connection, made.administrator, hashed[0], None, now)
+    people.add(connection, made.user, hashed[1], accounts.first(connection).id, now)
+    return True
 
 
 def forget(connection: sa.Connection, data: Path) -> None:

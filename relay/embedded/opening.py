@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
-from argon2 import PasswordHasher
 from attrs import field, frozen
 from sqlalchemy.exc import DatabaseError, OperationalError
 
@@ -32,7 +32,7 @@ class Opened:
     """A database that is ready.
 
     :ivar key: the first account's API key.
-    :ivar first: who may sign in since the first start; None later.
+    :ivar first: who is to sign in first, and does not exist yet; None where there is somebody.
     """
 
     engine: sa.Engine = field(repr=False)
@@ -41,7 +41,7 @@ class Opened:
     first: first.People | None = field(repr=False)
 
 
-def open_store(data: Path, policy: Embedded, now: Callable[[], float], hasher: PasswordHasher) -> Opened:
+def open_store(data: Path, policy: Embedded, now: Callable[[], float] = time.time) -> Opened:
     """Open what stands under *data* or in PostgreSQL, making what is missing.
 
     :raises ConfigError: the folder, a file in it, the database or the key file cannot be used.
@@ -54,7 +54,7 @@ def open_store(data: Path, policy: Embedded, now: Callable[[], float], hasher: P
             change(engine, schema.prepare)
             change(engine, lambda connection: unlock(connection, cipher))
             key = keys.settle(engine, data / KEY_FILE, cipher, now())
-            people = first.settle(engine, data, hasher, now())
+            people = first.chosen(engine, data)
         except BaseException:
             engine.dispose()
             raise

@@ -9,9 +9,10 @@ _SELDOM = (20_000, 20, 20)
 
 
 def look_seldom() -> None:
-    """Look for cycles of objects seldom, and never again at what the process has now.
+    """Look for cycles of objects from now on, but seldom, and never at what the process has already.
 
     A message leaves no cycle behind; Python's default looks for some at every tenth, a twentieth of all that it costs.
     """
     gc.freeze()
     gc.set_threshold(*_SELDOM)
+    gc.enable()

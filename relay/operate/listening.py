@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from socket import gaierror, socket
 from typing import Any
 
@@ -144,6 +145,8 @@ class Listener:
 
     def _bound(self, port: IListeningPort) -> None:
         self._port = port
+        # Who connects waits in the backlog until there is somebody to answer.
+        self._accept(False)
         if self._inherited:
             shared: Any = port
             shared.numberAccepts = 1
@@ -157,9 +160,15 @@ class Listener:
             self._reactor.callLater(seconds, self._go_on)
 
     def _go_on(self) -> None:
+        if self._port is not None:
+            self._accept(True)
+
+    def _accept(self, accept: bool) -> None:
+        """Whether to take what connects."""
         port: Any = self._port
-        if port is not None:
-            port.startReading()
+        # What other endpoints listen with, and a test's port, may not know how to wait.
+        with suppress(AttributeError):
+            (port.startReading if accept else port.stopReading)()
 
     def leave(self) -> int:
         """Let other processes accept what comes, and none here; the descriptor of the socket.
@@ -183,6 +192,8 @@ class Listener:
         self._later.inner = factory
         if turn is not None:
             be_prompt(self._port, turn)
+        if self._port is not None:
+            self._accept(True)
 
     def stop(self) -> Deferred[None]:
         """Close the listener; connections go on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 def main() -> int:
     """Be a worker; the exit code."""
+    gc.disable()  # until the worker is complete, as in relay.tap
     from twisted.internet import reactor, stdio
 
     from relay.operate.garbage import look_seldom
@@ -22,11 +24,10 @@ def main() -> int:
 
     untyped: Any = reactor
     untyped.seconds = time.monotonic  # see relay.tap
-    worker = Worker(int(sys.argv[1]), reactor)
+    worker = Worker(int(sys.argv[1]), reactor, completed=look_seldom)
     standard_io: Any = stdio.StandardIO  # whose stub knows no arguments
     standard_io(worker, FROM_PARENT, TO_PARENT, reactor)
     untyped.callWhenRunning(signal.signal, signal.SIGTERM, lambda number, frame: untyped.callFromThread(worker.stop))
-    untyped.callWhenRunning(look_seldom)
     untyped.run()
     return worker.code
 

@@ -97,6 +97,9 @@ class Workers(MultiService):
         store = await open_store(self._config, self._reactor, thread)
         await store.close()
 
+    def complete(self) -> None:
+        """Nothing: the workers do it."""
+
     def when_ready(self, then: Callable[[], None]) -> None:
         """Start the workers, and call *then* when all take connections."""
         self._supervisor.start().addCallback(lambda _: then())

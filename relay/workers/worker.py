@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from relay.config import Config, taken_over
 from relay.errors import ConfigError
-from relay.intake import CLOSING, Intake, Internal, MakeThread
+from relay.intake import CLOSING, GREETED, Intake, Internal, MakeThread
 from relay.operate.listening import CannotStart, Listener, Where
 from relay.operate.log import JSONLines, TextLines
 from relay.spool.pacing import within
@@ -44,6 +44,7 @@ class Worker(Protocol):
     """What the parent talks to.
 
     :param begin_logging: told of the one observer.
+    :param completed: called when all is made that a start makes.
     :ivar code: what the process ends with.
     """
 
@@ -55,12 +56,14 @@ class Worker(Protocol):
         reactor: Any,
         *,
         begin_logging: Callable[[ILogObserver], None] = begin_logging,
+        completed: Callable[[], None] = lambda: None,
         make_thread: MakeThread = partial(WriterThread, waits=True),  # noqa: B008 - makes one when it is called
     ) -> None:
         self.code = 0
         self._number = number
         self._reactor = reactor
         self._begin_logging = begin_logging
+        self._completed = completed
         self._make_thread = make_thread
         self._lines = Lines()
         self._intake: Intake | None = None
@@ -142,6 +145,12 @@ class Worker(Protocol):
         start: Any = intake  # untyped in Twisted
         start.startService()
         self.tell("ready")
+        self._reactor.callLater(GREETED, self._complete, intake)
+
+    def _complete(self, intake: Intake) -> None:
+        """Make the rest, after who waits is greeted."""
+        intake.complete()
+        self._completed()
 
     def _share(self, intake: Intake) -> Sharing:
         """Connect *intake* with those of the other workers."""

@@ -9,8 +9,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from relay.operate.health import PLATFORM_REMEMBERED, Readiness, make_site
+from relay.operate.health import make_site
 from relay.operate.metrics import Metrics
+from relay.operate.readiness import PLATFORM_REMEMBERED, Readiness
 
 
 class Relay:

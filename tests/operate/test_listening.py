@@ -45,6 +45,23 @@ class ListenerTests(SynchronousTestCase):
         self.assertIsNone(listener.address)
         self.successResultOf(listener.stop())
 
+    def test_waiting(self) -> None:
+        """Who connects before there is somebody to answer waits in the backlog, and is not turned away."""
+        reading: list[bool] = []
+
+        class Reactor(MemoryReactorClock):
+            def listenTCP(self, *args, **kwargs):
+                port = super().listenTCP(*args, **kwargs)
+                port.startReading = lambda: reading.append(True)
+                port.stopReading = lambda: reading.append(False)
+                return port
+
+        listener = self.listener("tcp:2525", Reactor())
+        listener.bind()
+        self.assertEqual(reading, [False])
+        listener.serve(Factory.forProtocol(Protocol))
+        self.assertEqual(reading, [False, True])
+
     def test_backlog(self) -> None:
         """There is room for a burst of connections, or for as many as the endpoint says."""
         for endpoint in ("tcp:25", "haproxy:tcp:25:interface=127.0.0.1", "tcp:25:backlog=7"):

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from relay import service
 from relay.config import Config, taken_over
 from relay.errors import ConfigError
+from relay.intake import GREETED
 from relay.policy import Limits
 from relay.spool.writer import Inline
 from relay.workers.channel import FIRST_SOCKET
@@ -74,6 +75,7 @@ class ParentCase(SynchronousTestCase):
         made.privilegedStartService()
         made.startService()
         self.reactor.run()
+        self.reactor.advance(GREETED)
         self.made = made
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -12,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from relay.config import Config, handed_over
-from relay.intake import open_store
+from relay.intake import GREETED, open_store
 from relay.policy import Limits
 from relay.spool.writer import Inline
 from relay.workers.channel import Lines, Message, encode
@@ -34,7 +35,14 @@ class WorkerCase(SynchronousTestCase):
         self.reactor = Reactor()
         self.transport = StringTransport()
         self.observers: list[Any] = []
-        self.worker = Worker(3, self.reactor, begin_logging=self.observers.append, make_thread=lambda reactor: Inline())
+        self.completed: list[bool] = []
+        self.worker = Worker(
+            3,
+            self.reactor,
+            begin_logging=self.observers.append,
+            completed=partial(self.completed.append, True),
+            make_thread=lambda reactor: Inline(),
+        )
         self.worker.makeConnection(self.transport)
         self.data = os.path.abspath(self.mktemp())
         os.makedirs(self.data)
@@ -89,6 +97,14 @@ class BeginTests(WorkerCase):
         ((word, when, level, namespace, text, fields),) = self.said()
         self.assertEqual((word, when, level, namespace, text), ("log", 1.0, "info", "relay.x", "hello Ann"))
         self.assertEqual(fields, {"name": "Ann", "worker": 3})
+
+    def test_complete(self) -> None:
+        """What a first message needs is made after the first greeting."""
+        self.hello()
+        self.session()
+        self.assertEqual(self.completed, [])
+        self.reactor.advance(GREETED)
+        self.assertEqual(self.completed, [True])
 
     def test_cannot_begin(self) -> None:
         """One that cannot begin says why, and ends with 1."""
