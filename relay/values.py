@@ -1,7 +1,4 @@
-"""The values that move from the socket to the POST.  All are frozen; see DESIGN.md for who makes which.
-
-The wide ones, of which every message makes some, have no slots: attrs then fills a dict, in two thirds of the time.
-"""
+"""The values that move from the socket to the POST.  All are frozen; see DESIGN.md for who makes which."""
 
 from __future__ import annotations
 
@@ -89,7 +86,7 @@ class Attachment:
     content: bytes = field(repr=False)
 
 
-@frozen(slots=False)
+@frozen
 class Message:
     """What counts of a message (MESSAGE.md).  All text is decoded and free of control characters.
 
@@ -138,7 +135,7 @@ class Glance:
     api_key: str = field(default="", repr=False)
 
 
-@frozen(slots=False)
+@frozen
 class Submission:
     """One POST: one message for one recipient (HTTP_CONTRACT.md).
 
@@ -181,7 +178,7 @@ class Receipt:
     outcomes: tuple[Outcome, ...]
 
 
-@frozen(slots=False)
+@frozen
 class Record:
     """What came, from whom, and what the client was told: most of it is a line of the log.
 

@@ -45,10 +45,12 @@ class Bodies:
 
     def encode(self, submission: Submission) -> Body:
         """The body of the POST of *submission*."""
-        long = self._encoded(submission.body) if len(submission.body) >= LONG else None
-        if long is None:
-            pieces: Sequence[bytes] = (wire.encode_submission(submission),)
+        pieces: Sequence[bytes]
+        long = None
+        if len(submission.body) < LONG:
+            pieces = (wire.encode_submission(submission),)
         else:
+            long = self._encoded(submission.body)
             before, after = wire.encode_around(submission)
             pieces = (before, long.json, after)
         if submission.attachments:

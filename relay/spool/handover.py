@@ -118,7 +118,7 @@ class Handover:
         if mode == "direct-first" and not self.is_down() and self._held < self.memory:
             work = self._begin(attempts[0]) if len(attempts) == 1 else self._begin_all(attempts)
             if not work.ended:
-                self._wait(work)
+                self._wait(work, attempts[0].begun)
                 await work
                 self._waiting.pop(work, None)
         return _taken(attempts) or await self._spool(account, attempts)
@@ -141,12 +141,12 @@ class Handover:
         work.begin()
         return work
 
-    def _wait(self, work: Course[Any]) -> None:
+    def _wait(self, work: Course[Any], since: float) -> None:
         """A client waits for *work*: as long as each other one, so one timer does for all, and is left to run."""
         if self._hurried:
             self.clock.callLater(0.0, work.leave)
             return
-        self._waiting[work] = self.clock.seconds()
+        self._waiting[work] = since
         if self._timer is None:
             self._timer = self.clock.callLater(self.policy.wait, self._look)
 
