@@ -58,10 +58,6 @@ class Turn:
         else:
             call()
 
-    def discard(self, connection: PromptConnection) -> None:
-        """It has not."""
-        self._due.pop(connection, None)
-
     def watch(self, connection: PromptConnection) -> bool:
         """Read it when something comes; False: the reactor has to."""
         if self._poller is None:
@@ -235,18 +231,17 @@ class PromptConnection(Connection):
         """See :class:`twisted.internet.abstract.FileDescriptor`."""
         self._theirs = False
         self._held.clear()
-        self.turn.discard(self)
         if self._waits:
             self._waits = False
             Connection.stopWriting(self)
 
     # --- from here on all is left to Twisted
 
-    def startTLS(self, *arguments: Any) -> None:
+    def startTLS(self, *arguments: Any, **options: Any) -> None:
         """See :class:`twisted.internet.interfaces.ITLSTransport`."""
         self._may_hold = False
         self._let_go()
-        Connection.startTLS(self, *arguments)
+        Connection.startTLS(self, *arguments, **options)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """See :class:`twisted.internet.interfaces.IConsumer`."""

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Port
 from twisted.internet.unix import Port as UNIXPort
@@ -140,7 +141,6 @@ class _HalfOpen(_Echo):
 
     def readConnectionLost(self) -> None:
         self.transport.write(b"250 " + self.said)
-        self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """See :class:`twisted.internet.interfaces.IHalfCloseableProtocol`."""
@@ -284,6 +284,20 @@ class PromptServerTests(SynchronousTestCase):
         self.assertEqual((self.socket.sent, self.reactor.writers), ([], set()))
         self.assertIsNotNone(self.protocol.lost and self.protocol.lost.check(ConnectionAborted))
 
+    def test_what_comes_too_late(self) -> None:
+        """What is written to a connection that has ended goes nowhere, and is no error."""
+        self.turn.connectionLost(Failure(ConnectionLost()))
+        self.server.write(b"250 late\r\n")
+        self.reactor.advance(0)
+        self.assertEqual(self.socket.sent, [])
+
+    def test_clear_text_comes_before_tls(self) -> None:
+        """What was written before TLS begins, in the same turn, leaves before the first octet of TLS."""
+        self.server.write(b"STARTTLS\r\n")
+        self.server.startTLS(optionsForClientTLS("relay.test"), normal=False)
+        self.reactor.advance(0)
+        self.assertRegex(b"".join(self.socket.sent), rb"\ASTARTTLS\r\n\x16\x03")
+
     def test_a_client_that_does_not_read_is_not_answered_without_end(self) -> None:
         """A protocol that produces is paused while its replies pile up, and resumed when they have left."""
         producer = _Producer()
@@ -362,14 +376,17 @@ class PromptServerTests(SynchronousTestCase):
         self.assertEqual((self.socket.closed, self.reactor.readers), (True, set()))
 
     def test_a_client_that_has_said_all_may_still_read(self) -> None:
-        """A protocol that knows half an end is told of it, and answers."""
+        """A protocol that knows half an end is told of it, once, and answers; the end is its own."""
         second = _Socket(8)
-        _served(second, _HalfOpen(), self.turn, self.reactor)
+        server = _served(second, _HalfOpen(), self.turn, self.reactor)
         for coming in (b"one", b""):
             second.coming.append(coming)
             self.poller.found.append(8)
             self.turn.doRead()
-        self.assertEqual((second.sent, second.closed), ([b"250 one"], True))
+        self.assertEqual((second.sent, second.closed, self.poller.watched), ([b"250 one"], False, {7}))
+        server.loseConnection()
+        self.reactor.advance(0)
+        self.assertTrue(second.closed)
 
     def test_half_an_end_of_ours(self) -> None:
         """What is written before we say that it is all leaves; what is written after that does not."""
