@@ -13,9 +13,10 @@ import os
 from relay.smtp.delivery import new_id
 new_id()
 child = os.fork()
-print(*[new_id()[10:] for _ in range(300)], flush=True)
+ids = " ".join([new_id()[10:] for _ in range(100)])
 if child:
     os.waitpid(child, 0)
+print(ids)
 """
 
 
@@ -26,4 +27,4 @@ class ForkTests(SynchronousTestCase):
         """A process that an embedder forks gives ids of its own, also in the same millisecond."""
         done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, check=True, text=True, timeout=60)
         ids = done.stdout.split()
-        self.assertEqual((len(ids), len(set(ids))), (600, 600))
+        self.assertEqual((len(ids), len(set(ids))), (200, 200))
