@@ -21,7 +21,6 @@ from relay.client.connecting import TLSFailure
 from relay.client.reader import Reader
 from relay.client.request import Request
 from relay.deadlines import EARLY, Deadlines
-from relay.leaving import Leavable
 
 #: Bytes of a request that are given to the transport at a time; of a longer one no second copy is made.
 AT_ONCE = 131_072
@@ -71,7 +70,7 @@ class Connection(Protocol):
         """Send *request*; its answer, or a :exc:`NoAnswer` as in :meth:`relay.client.request.Exchange.exchange`."""
         self._reader.expect(limit)
         self.keep(seconds)
-        asked: Leavable[Answer] = Leavable(self._cancelled)
+        asked: Deferred[Answer] = Deferred(self._cancelled)
         self._asked = asked
         head, body = request.head, request.body or ()
         if len(head) + sum(map(len, body)) <= AT_ONCE:

@@ -8,7 +8,9 @@ second time before the first has failed or met its own deadline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import copy_context
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import define, field
@@ -18,9 +20,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from relay import replies
+from relay.coroutines import resume
 from relay.deadlines import EARLY
 from relay.errors import Failure, PermanentFailure, TemporaryFailure
-from relay.leaving import Course
 from relay.policy import Delivery
 from relay.posting import Posting, side_by_side
 from relay.spool.pacing import Pause
@@ -45,13 +47,39 @@ class _Attempt:
     """One submission on its way: not begun, under way, or with its outcome."""
 
     submission: Submission
-    begun: float = 0.0
-    course: Course[Outcome] | None = None
+    begun: float | None = None
+    outcome: Outcome | None = None
+    waiter: Deferred[None] | None = None
 
-    @property
-    def outcome(self) -> Outcome | None:
-        """What became of it, None as long as nobody knows."""
-        return self.course.result if self.course is not None and self.course.ended else None
+    def run(self, posting: Coroutine[Deferred[Any], Any, Outcome], result: object = None) -> None:
+        """Go on with *posting*, which waited for *result*, until it has to wait again, or has ended.
+
+        Nobody awaits it, so that who waits for its outcome can leave, and it goes on.
+        """
+        try:
+            waits_for = resume(posting, result)
+        except StopIteration as end:
+            self.outcome = end.value
+        else:
+            waits_for.addBoth(partial(copy_context().run, self.run, posting))
+            return
+        self.leave()
+
+    def wait(self) -> Deferred[None]:
+        """Fires when there is an outcome, or at :meth:`leave`."""
+        self.waiter = Deferred()
+        return self.waiter
+
+    def leave(self) -> None:
+        """Whoever waits for the outcome waits no longer."""
+        if self.waiter is not None:
+            _fire(self.waiter)
+
+
+def _fire(waiter: Deferred[None]) -> None:
+    """Let *waiter* fire, unless it has."""
+    if not waiter.called:
+        waiter.callback(None)
 
 
 def account_digest(account: Account) -> str:
@@ -84,7 +112,7 @@ class Handover:
     wake: Callable[[], None]
     given_up: Callable[[Account, Entry], None]
     #: What clients wait for, and since when, those first that wait longest.
-    _waiting: dict[Course[Any], float] = field(factory=dict, init=False)
+    _waiting: dict[Deferred[None], float] = field(factory=dict, init=False)
     _timer: IDelayedCall | None = field(default=None, init=False)
     _following: int = field(default=0, init=False)  # postings under way whose client has its 250
     _held: int = field(default=0, init=False)  # bytes of their contents
@@ -100,8 +128,8 @@ class Handover:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         waiting, self._waiting = self._waiting, {}
-        for work in waiting:
-            work.leave()
+        for waiter in waiting:
+            _fire(waiter)
 
     async def stop(self, seconds: float) -> None:
         """Let postings whose clients have their 250 finish within *seconds*; the others are posted again."""
@@ -116,37 +144,49 @@ class Handover:
             return await self.posting.all(account, submissions)
         attempts = [_Attempt(each) for each in submissions]
         if mode == "direct-first" and not self.is_down() and self._held < self.memory:
-            work = self._begin(attempts[0]) if len(attempts) == 1 else self._begin_all(attempts)
-            if not work.ended:
-                self._wait(work, attempts[0].begun)
-                await work
-                self._waiting.pop(work, None)
-        return _taken(attempts) or await self._spool(account, attempts)
+            if len(attempts) == 1:
+                await self._try_one(attempts[0])
+            else:
+                await self._try(attempts)
+        taken = [each.outcome for each in attempts if each.outcome is not None and each.outcome.failure is None]
+        if len(taken) == len(attempts):
+            return tuple(taken)
+        return await self._spool(account, attempts)
 
-    def _begin(self, attempt: _Attempt) -> Course[Any]:
-        attempt.begun = self.clock.seconds()
-        course = attempt.course = Course(self.posting.one(attempt.submission))
-        course.begin()
-        return course
+    async def _try_one(self, attempt: _Attempt) -> None:
+        """Post until it is done or the client has waited long enough; what is under way then goes on."""
+        begun = attempt.begun = self.clock.seconds()
+        attempt.run(self.posting.one(attempt.submission))
+        if attempt.outcome is None:
+            waiter = attempt.wait()
+            self._be_patient(waiter, begun)
+            await waiter
+            self._waiting.pop(waiter, None)
 
-    def _begin_all(self, attempts: Sequence[_Attempt]) -> Course[Any]:
-        """Post side by side; those that are not begun when the client leaves are not begun any more."""
+    async def _try(self, attempts: Sequence[_Attempt]) -> None:
+        """:meth:`_try_one` for many, some of them side by side."""
+        waiter: Deferred[None] = Deferred()
+        begun = self.clock.seconds()
 
         async def post(attempt: _Attempt) -> None:
-            if not work.left:
-                await self._begin(attempt)
+            if not waiter.called:
+                attempt.begun = self.clock.seconds()
+                attempt.outcome = await self.posting.one(attempt.submission)
+                attempt.leave()
 
-        lanes = min(self.posting.concurrency, len(attempts))
-        work: Course[None] = Course(side_by_side((post(each) for each in attempts), lanes))
-        work.begin()
-        return work
+        work = side_by_side((post(each) for each in attempts), min(self.posting.concurrency, len(attempts)))
+        Deferred.fromCoroutine(work).addCallback(lambda _: _fire(waiter))
+        if not waiter.called:
+            self._be_patient(waiter, begun)
+            await waiter
+            self._waiting.pop(waiter, None)
 
-    def _wait(self, work: Course[Any], since: float) -> None:
-        """A client waits for *work*: as long as each other one, so one timer does for all, and is left to run."""
+    def _be_patient(self, waiter: Deferred[None], since: float) -> None:
+        """Fire *waiter* when a client has waited long enough: all wait equally long, so one timer does, left to run."""
         if self._hurried:
-            self.clock.callLater(0.0, work.leave)
+            self.clock.callLater(0.0, _fire, waiter)
             return
-        self._waiting[work] = since
+        self._waiting[waiter] = since
         if self._timer is None:
             self._timer = self.clock.callLater(self.policy.wait, self._look)
 
@@ -154,13 +194,13 @@ class Handover:
         """The client that waits longest may have waited long enough."""
         self._timer = None
         while self._waiting:
-            work, since = next(iter(self._waiting.items()))
+            waiter, since = next(iter(self._waiting.items()))
             left = since + self.policy.wait - self.clock.seconds()
             if left > EARLY:
                 self._timer = self.clock.callLater(left, self._look)
                 return
-            del self._waiting[work]
-            work.leave()
+            del self._waiting[waiter]
+            _fire(waiter)
 
     async def _spool(self, account: Account, attempts: Sequence[_Attempt]) -> tuple[Outcome, ...]:
         """Keep what the platform could not take; see the module for what becomes of the rest."""
@@ -194,7 +234,7 @@ class Handover:
         """How a submission that the platform has not taken is kept."""
         submission, outcome = attempt.submission, attempt.outcome
         if outcome is None:
-            if attempt.course is None:
+            if attempt.begun is None:
                 return Entry(submission)
             left = self.deadline - (self.clock.seconds() - attempt.begun)
             return Entry(submission, in_flight=max(left, 0.0) + 1.0)  # the attempt counts when it has ended
@@ -208,9 +248,10 @@ class Handover:
 
     async def _settle(self, account: Account, attempt: _Attempt, row: int) -> None:
         """Wait for a posting under way, and note its outcome in the spool."""
-        assert attempt.course is not None
-        await attempt.course.until_ended()
-        failure = attempt.course.result.failure
+        if attempt.outcome is None:
+            await attempt.wait()
+        assert attempt.outcome is not None
+        failure = attempt.outcome.failure
         settlement: Settlement = Delivered(row)
         if isinstance(failure, TemporaryFailure):
             delay = self.backoff(1, failure.retry_after)
@@ -233,17 +274,6 @@ class Handover:
         self._held -= size
         if self._hurried and not self._following:
             self._followed.end()
-
-
-def _taken(attempts: Sequence[_Attempt]) -> tuple[Outcome, ...] | None:
-    """The outcomes, where the platform has taken all."""
-    outcomes = []
-    for attempt in attempts:
-        course = attempt.course
-        if course is None or not course.ended or course.result.failure is not None:
-            return None
-        outcomes.append(course.result)
-    return tuple(outcomes)
 
 
 def _size(submission: Submission) -> int:
