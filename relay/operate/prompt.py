@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Client, Connection, Connector, Server
 from twisted.logger import Logger
@@ -185,7 +186,8 @@ class PromptConnection(Connection):
                 self._theirs = True
                 self._let_go()
                 self._wait()
-        elif self._theirs:
+                return None
+        if self._theirs:
             transport: Any = self  # untyped in Twisted
             why = transport.doWrite()
             if why is not None:
@@ -208,6 +210,19 @@ class PromptConnection(Connection):
 
     # --- what Twisted calls
 
+    def doRead(self) -> Any:
+        """See :class:`twisted.internet.interfaces.IReadDescriptor`; as Twisted's own, which takes three calls."""
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
     def startReading(self) -> None:
         """See :class:`twisted.internet.abstract.FileDescriptor`; while it connects it is the reactor's."""
         if not (self.connected and self.turn.watch(self)):
@@ -223,8 +238,7 @@ class PromptConnection(Connection):
         if not self.connected:
             self._wait()
         elif not self._theirs:
-            self._theirs = True
-            self._let_go()
+            self._theirs = True  # from now on Twisted's is behind what is held
             self.turn.add(self)
 
     def stopWriting(self) -> None:
@@ -263,6 +277,7 @@ class PromptServer(PromptConnection, Server):
     """A connection that was accepted."""
 
     connected = 1  # from its beginning; Twisted says so when it is read already
+    _shouldShutdown = False  # no other process has it: close() ends it
 
 
 class PromptClient(PromptConnection, Client):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EPIPE, EWOULDBLOCK
+from errno import ECONNRESET, EPIPE, EWOULDBLOCK
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -28,6 +28,7 @@ class _Socket:
         self.room = 1_000_000
         self.broken = False
         self.closed = False
+        self.shut: list[int] = []
         self._descriptor = descriptor
 
     def setblocking(self, _: bool) -> None:
@@ -36,8 +37,8 @@ class _Socket:
     def setsockopt(self, *_: object) -> None:
         """See :class:`socket.socket`."""
 
-    def shutdown(self, _: int) -> None:
-        """See :class:`socket.socket`."""
+    def shutdown(self, how: int) -> None:
+        self.shut.append(how)
 
     def close(self) -> None:
         self.closed = True
@@ -256,8 +257,25 @@ class PromptServerTests(SynchronousTestCase):
         """After QUIT the farewell is sent, and then the connection ends, within the turn."""
         self.read(b"quit\r\n")
         self.assertEqual((self.socket.sent, self.socket.closed), ([b"250 quit\r\n"], True))
+        self.assertEqual(self.socket.shut, [])  # one call of the system is enough
         self.assertIsNotNone(self.protocol.lost and self.protocol.lost.check(ConnectionDone))
         self.assertEqual((self.poller.watched, self.reactor.readers, self.reactor.writers), (set(), set(), set()))
+
+    def test_a_client_that_breaks_off(self) -> None:
+        """A connection that the client has reset has ended for its session, and a recv() without anything is none."""
+        self.socket.recv = self._raise(EWOULDBLOCK)
+        self.read(b"")
+        self.assertIsNone(self.protocol.lost)
+        self.socket.recv = self._raise(ECONNRESET)
+        self.read(b"")
+        assert self.protocol.lost is not None
+        self.assertTrue(self.protocol.lost.check(ConnectionLost))
+
+    def _raise(self, number: int) -> Any:
+        def recv(_: int) -> bytes:
+            raise OSError(number, "")
+
+        return recv
 
     def test_the_end_waits_for_the_client(self) -> None:
         """A client that does not take the farewell at once gets it before the connection ends."""
