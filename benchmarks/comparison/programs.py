@@ -150,6 +150,8 @@ class Launcher:
         self, name: str, command: Sequence[str], variables: Mapping[str, str], log: Path, port: int, everywhere: bool
     ) -> Program:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("SMTP_RELAY_")}
+        # Python keeps what it has compiled, as pip does when it installs: a start is no compilation.
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
         cores = self.cores.all if everywhere else self.cores.program
         with log.open("ab") as output:
             process = subprocess.Popen(
