@@ -45,7 +45,8 @@ from relay.spool.writer import Thread
 from relay.values import Account, Envelope, Receipt, Record, Submission
 
 if TYPE_CHECKING:
-    from relay.pipeline import Ledger, Pipeline
+    import relay.pipeline
+    from relay.pipeline import Pipeline
 
 #: Seconds between two looks at the certificate's end.
 _DAY = 86_400.0
@@ -95,7 +96,7 @@ def make_pipeline(
     record: Callable[[Record], None],
     *,
     deliver: Deliver | None = None,
-    ledger: Ledger | None = None,
+    ledger: relay.pipeline.Ledger | None = None,
 ) -> Pipeline:
     """The stages as the configuration wants them.
 
