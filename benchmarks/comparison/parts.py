@@ -34,6 +34,8 @@ START_SECONDS = 0.6
 START_EMBEDDED_SECONDS = 1.2
 #: Two workers carry 1.8 times the messages of one if a message takes no more than 2 / 1.8 of what it took.
 WORKERS_RATIO = 1.11
+#: Messages a second that each worker gets: client and platform leave two of them the room on two cores.
+_EACH_WORKER = 1500
 
 
 def table(bench: Bench, workloads: Sequence[Workload]) -> None:
@@ -107,6 +109,9 @@ def idle(bench: Bench) -> None:
         sizes, opened = [], []
         for _ in range(min(bench.options.repeat, _FEW)):
             with bench.launcher.running(name) as program:
+                # What is made behind the first banner is no session's.
+                bench.check(program, WORKLOADS["W1"])
+                time.sleep(0.5)
                 before = resident(program.pids)
                 with contextlib.ExitStack() as stack:
                     sessions = takewhile(bool, (_greet(stack, program.port) for _ in range(number)))
@@ -195,25 +200,32 @@ def _counted(bench: Bench, before: int, wanted: int) -> int:
 
 
 def workers(bench: Bench) -> None:
-    """CPU of a message with two workers and with one, on all cores, by turns."""
-    workload, client = WORKLOADS["W2"], bench.client()
+    """CPU of a message with two workers and with one, on all cores, by turns.
+
+    Each worker has as many sessions, and as many messages a second: how many come together in a turn of its reactor says
+    what each costs.  As many as can be would be what the client and the platform leave two workers of these cores.
+    """
+    file, seconds = bench.file(WORKLOADS["W2"]), max(bench.options.seconds, 1)
     found: dict[int, list[Run]] = {}
     with (
         bench.launcher.running(RELAY, everywhere=True, WORKERS=1) as one,
         bench.launcher.running(RELAY, everywhere=True, WORKERS=2) as two,
     ):
-        running = {1: one, 2: two}
-        file = bench.file(workload)
-        counts = {number: bench.warm(program, workload, client, file) for number, program in running.items()}
+        for program in (one, two):
+            bench.warm(program, WORKLOADS["W2"], bench.client(), file)
         for round in range(bench.options.repeat):
-            for number, program in running.items():
-                label = f"W2, workers = {number}"
-                run = bench.run(program, workload, client, file, counts[number], round=round, label=label)
+            for number, program in {1: one, 2: two}.items():
+                rate = number * _EACH_WORKER
+                workload = evolve(WORKLOADS["W2"], sessions=number * 25)
+                client = evolve(bench.load, options=("-R", str(rate)))
+                label = f"W2 at {rate}/s, workers = {number}"
+                count = bench.options.messages or int(rate * seconds)
+                run = bench.run(program, workload, client, file, count, round=round, label=label)
                 found.setdefault(number, []).append(run)
                 bench.note(run)
     ratios = [second.cpu_ms / first.cpu_ms for first, second in zip(found[1], found[2], strict=True)]
     good = all(run.good for runs in found.values() for run in runs)
-    words = "relay, CPU of a message with two workers, to that with one"
+    words = "relay, CPU of a message with two workers, to one with half as many"
     bench.note(Figure("workers", words, "times", ratios, WORKERS_RATIO, good))
 
 
