@@ -202,8 +202,8 @@ def _counted(bench: Bench, before: int, wanted: int) -> int:
 def workers(bench: Bench) -> None:
     """CPU of a message with two workers and with one, on all cores, by turns.
 
-    Each worker has as many sessions, and as many messages a second: how many come together in a turn of its reactor says
-    what each costs.  As many as can be would be what the client and the platform leave two workers of these cores.
+    Each worker has as many sessions, and as many messages a second: how many come together in a turn of its reactor
+    says what each costs.  As many as can be would be what client and platform leave two workers of these cores.
     """
     file, seconds = bench.file(WORKLOADS["W2"]), max(bench.options.seconds, 1)
     found: dict[int, list[Run]] = {}
