@@ -16,7 +16,7 @@ from relay.spool.writer import Transaction
 #: Of the writer's time, about this part goes into counting.
 SHARE = 0.01
 
-#: What counting a row takes, in seconds: on SQLite and PostgreSQL 0.1 µs, and the oldest's age as much again, or more.
+#: What counting a row takes, in seconds: on SQLite 0.1 µs, and the oldest's age as much again, or more.
 COST = 2e-7
 
 #: So many rows are counted whenever somebody else has changed something: it costs less than the commit that follows.
