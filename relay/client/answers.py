@@ -111,11 +111,6 @@ _BUSY = {408, 425, 429}
 _UNAVAILABLE = 503
 
 
-def accepted(answer: Answer) -> bool:
-    """Whether the platform has the submission that *answer* is to: a 2xx, whole, and JSON."""
-    return 200 <= answer.status <= 299 and answer.whole and wire.is_accepted(answer.body)
-
-
 def failure(answer: Answer, *, key: str, retry_after_maximum: float, now: float) -> Failure | None:
     """The failure that *answer* to a submission is, None when the platform has it.
 
@@ -127,10 +122,10 @@ def failure(answer: Answer, *, key: str, retry_after_maximum: float, now: float)
     :param now: seconds since the epoch, for a Retry-After that is a date when the answer has no Date.
     """
     status = answer.status
-    if accepted(answer):
-        return None
     if answer.success:
-        return TemporaryFailure(Reason.MISCONFIGURED if answer.whole else Reason.UNKNOWN_OUTCOME, sent=True)
+        if not answer.whole:
+            return TemporaryFailure(Reason.UNKNOWN_OUTCOME, sent=True)
+        return None if wire.is_accepted(answer.body) else TemporaryFailure(Reason.MISCONFIGURED, sent=True)
     if status in _PERMANENT:
         reason = _PERMANENT[status]
         return PermanentFailure(reason, description(answer, key) if reason in _WITH_DESCRIPTION else "")

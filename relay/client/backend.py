@@ -115,15 +115,12 @@ class Backend:
             body.pieces,
         )
         try:
-            answer = await self._http.exchange(request, seconds=self._policy.timeout, limit=self._policy.answer_size)
+            answer = await self._exchange(request, self._policy.timeout)
         except NoAnswer as error:
-            self._answered(error.label)
             raise error.failure() from error
-        self._answered(answer.label)
-        if answers.accepted(answer):
-            return
         failure = self._failure(answer, submission.api_key)
-        assert failure is not None
+        if failure is None:
+            return
         if failure.reason is Reason.MISCONFIGURED:
             self._complain(self._send_url, answer, submission.api_key)
         raise failure
@@ -138,11 +135,11 @@ class Backend:
 
     async def _ask(self, key: str) -> Answer:
         common = (*_COMMON, ("X-Auth-APIKey", key)) if key else _COMMON
-        request = Request(target("GET", self._ping_url, common))
+        return await self._exchange(Request(target("GET", self._ping_url, common)), self._policy.ping_timeout)
+
+    async def _exchange(self, request: Request, seconds: float) -> Answer:
         try:
-            answer = await self._http.exchange(
-                request, seconds=self._policy.ping_timeout, limit=self._policy.answer_size
-            )
+            answer = await self._http.exchange(request, seconds=seconds, limit=self._policy.answer_size)
         except NoAnswer as error:
             self._answered(error.label)
             raise

@@ -29,7 +29,7 @@ from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from relay.errors import ConfigError, Failure, PermanentFailure, Reason, TemporaryFailure
+from relay.errors import ConfigError, Failure, Reason, TemporaryFailure
 from relay.values import Account, Submission
 
 #: In what order platforms are tried; the second starts with one that depends on the Idempotency-Key.
@@ -109,8 +109,6 @@ class Platforms:
     @property
     def open(self) -> bool:
         """Whether every platform counts as down."""
-        if self._members[0].breaker.closed:  # as nearly always when a message asks
-            return False
         return not any(member.breaker.closed for member in self._members)
 
     def wait(self) -> float:
@@ -131,31 +129,14 @@ class Platforms:
                      platform=platform)  # fmt: skip
         last: TemporaryFailure | None = None
         for member in [bound] if bound else self._in_turn(submission):
-            probe = not member.breaker.closed
-            if probe and not self._may_probe(member, bound is not None or self.open):
+            if not member.breaker.closed and not self._may_probe(member, bound is not None or self.open):
                 continue
-            # Its breaker has to know, whatever happens.
             try:
-                await member.backend.send(submission)
+                return await self._post(member, submission)
             except TemporaryFailure as failure:
-                member.breaker.failed(failure, probe=probe)
-                if failure.sent:
-                    failure.platform = member.name
                 if failure.sent or failure.reason is Reason.BUSY:
                     raise
                 last = failure
-            except PermanentFailure as failure:
-                member.breaker.failed(failure, probe=probe)  # which takes it for a success
-                raise
-            except Exception:
-                log.failure("posting {id} for {recipient} failed", id=submission.request_id, recipient=submission.to)
-                defect = TemporaryFailure(Reason.INTERNAL, sent=True)
-                member.breaker.failed(defect, probe=probe)
-                defect.platform = member.name
-                raise defect from None
-            else:
-                member.breaker.succeeded()
-                return
         raise last or TemporaryFailure(Reason.UNREACHABLE)
 
     async def ping(self, key: str) -> Account:
@@ -215,3 +196,22 @@ class Platforms:
             log.failure("platform {platform} could not be asked", platform=member.name)
         if not member.vetted:
             member.breaker.failed(TemporaryFailure(Reason.UNREACHABLE), probe=True)
+
+    async def _post(self, member: _Member, submission: Submission) -> None:
+        """Post to one platform, and let its breaker know, whatever happens."""
+        probe = not member.breaker.closed
+        try:
+            await member.backend.send(submission)
+        except Failure as failure:
+            member.breaker.failed(failure, probe=probe)  # which takes a refusal for good for a success
+            if isinstance(failure, TemporaryFailure) and failure.sent:
+                failure.platform = member.name
+            raise
+        except Exception:
+            log.failure("posting {id} for {recipient} failed", id=submission.request_id, recipient=submission.to)
+            defect = TemporaryFailure(Reason.INTERNAL, sent=True)
+            member.breaker.failed(defect, probe=probe)
+            defect.platform = member.name
+            raise defect from None
+        else:
+            member.breaker.succeeded()
