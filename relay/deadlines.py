@@ -39,13 +39,6 @@ class Deadlines:
         if not self._due:
             self._disarm()
 
-    def hurry(self) -> None:
-        """Call all now."""
-        due, self._due = self._due, {}
-        self._disarm()
-        for late in due:
-            late()
-
     def _arm(self, due: float) -> None:
         self._disarm()
         self._fires = due

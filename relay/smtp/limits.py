@@ -83,7 +83,7 @@ class Memory:
 
     def take(self, octets: int) -> bool:
         """Take that many if they are free."""
-        if self.held + octets > self._limit:
+        if not self.has(octets):
             return False
         self.held += octets
         return True

@@ -27,7 +27,7 @@ from relay.policy import Delivery
 from relay.posting import Posting, side_by_side
 from relay.spool.pacing import Pause
 from relay.spool.values import Delivered, Entry, Failed, Retry, Settlement, Spooled
-from relay.values import Account, Outcome, Submission, key_digest
+from relay.values import Account, Outcome, Submission
 
 log = Logger()
 
@@ -84,7 +84,7 @@ def _fire(waiter: Deferred[None]) -> None:
 
 def account_digest(account: Account) -> str:
     """What names an account in the spool: the SHA-256 of its key in hexadecimal."""
-    return key_digest(account.key).hex()
+    return account.digest.hex()
 
 
 @define(eq=False, kw_only=True)
@@ -158,10 +158,7 @@ class Handover:
         begun = attempt.begun = self.clock.seconds()
         attempt.run(self.posting.one(attempt.submission))
         if attempt.outcome is None:
-            waiter = attempt.wait()
-            self._be_patient(waiter, begun)
-            await waiter
-            self._waiting.pop(waiter, None)
+            await self._wait(attempt.wait(), begun)
 
     async def _try(self, attempts: Sequence[_Attempt]) -> None:
         """:meth:`_try_one` for many, some of them side by side."""
@@ -177,18 +174,21 @@ class Handover:
         work = side_by_side((post(each) for each in attempts), min(self.posting.concurrency, len(attempts)))
         Deferred.fromCoroutine(work).addCallback(lambda _: _fire(waiter))
         if not waiter.called:
-            self._be_patient(waiter, begun)
-            await waiter
-            self._waiting.pop(waiter, None)
+            await self._wait(waiter, begun)
 
-    def _be_patient(self, waiter: Deferred[None], since: float) -> None:
-        """Fire *waiter* when a client has waited long enough: all wait equally long, so one timer does, left to run."""
+    async def _wait(self, waiter: Deferred[None], since: float) -> None:
+        """Wait for *waiter* until a client has waited long enough: all wait equally long, so one timer does for all.
+
+        It is left to run, as :class:`relay.deadlines.Deadlines` would not: mostly one client comes when another goes.
+        """
         if self._hurried:
             self.clock.callLater(0.0, _fire, waiter)
-            return
-        self._waiting[waiter] = since
-        if self._timer is None:
-            self._timer = self.clock.callLater(self.policy.wait, self._look)
+        else:
+            self._waiting[waiter] = since
+            if self._timer is None:
+                self._timer = self.clock.callLater(self.policy.wait, self._look)
+        await waiter
+        self._waiting.pop(waiter, None)
 
     def _look(self) -> None:
         """The client that waits longest may have waited long enough."""
