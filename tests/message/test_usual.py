@@ -260,6 +260,12 @@ def multiparts(draw: st.DrawFn) -> bytes:
 class EqualTests(SynchronousTestCase):
     """Both parsers."""
 
+    def check(self, content: bytes) -> None:
+        """Where the usual shapes have an answer, it is the general parser's."""
+        message = usual.read(content, LIMITS)
+        if message is not None:
+            self.assertEqual(told(content), fields(message))
+
     @settings(max_examples=150, deadline=None)
     @given(MESSAGES)
     def test_usual(self, content: bytes) -> None:
@@ -275,17 +281,13 @@ class EqualTests(SynchronousTestCase):
     @given(near())
     def test_equal(self, content: bytes) -> None:
         """Whatever message comes: where the usual shapes have an answer, it is the general parser's."""
-        message = usual.read(content, LIMITS)
-        if message is not None:
-            self.assertEqual(told(content), fields(message))
+        self.check(content)
 
     @settings(max_examples=300, deadline=None)
     @given(multiparts())
     def test_boundaries(self, content: bytes) -> None:
         """The same of a message of two parts, however its boundary is written."""
-        message = usual.read(content, LIMITS)
-        if message is not None:
-            self.assertEqual(told(content), fields(message))
+        self.check(content)
 
     @settings(max_examples=200, deadline=None)
     @given(
@@ -297,6 +299,4 @@ class EqualTests(SynchronousTestCase):
         content = f"{name}: {value}\r\n".encode() + b"".join(
             line + b"\r\n" for line in (HEAD + HTML).split(b"\r\n") if not line.startswith(name.encode())
         )
-        message = usual.read(content, LIMITS)
-        if message is not None:
-            self.assertEqual(told(content), fields(message))
+        self.check(content)

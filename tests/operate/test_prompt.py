@@ -170,6 +170,15 @@ class PromptServerTests(SynchronousTestCase):
         self.poller.found.append(self.socket.fileno())
         self.turn.doRead()
 
+    def beside(self, data: bytes) -> _Socket:
+        """A second client, from which ``two`` comes in the turn in which *data* comes from the first."""
+        second = _Socket(8)
+        _served(second, _Echo(), self.turn, self.reactor)
+        self.socket.coming.append(data)
+        second.coming.append(b"two\r\n")
+        self.poller.found += [7, 8]
+        return second
+
     def test_replies_are_sent_without_the_reactor(self) -> None:
         """The reply to a command leaves when it is read, and the reactor is asked nothing else."""
         self.read(b"one\r\n")
@@ -190,25 +199,15 @@ class PromptServerTests(SynchronousTestCase):
 
     def test_nothing_is_sent_before_all_is_read(self) -> None:
         """A reply leaves when what came from the other clients in the same turn is read."""
-        second = _Socket(8)
-        _served(second, _Echo(), self.turn, self.reactor)
-        second.coming.append(b"two\r\n")
+        second = self.beside(b"one\r\n")
         sent_when_read: list[list[bytes]] = []
         second.recv = lambda _: sent_when_read.append(list(self.socket.sent)) or second.coming.pop(0)
-        self.poller.found.append(8)
-        self.poller.found.insert(0, 7)
-        self.socket.coming.append(b"one\r\n")
         self.turn.doRead()
         self.assertEqual((sent_when_read, self.socket.sent, second.sent), ([[]], [b"250 one\r\n"], [b"250 two\r\n"]))
 
     def test_the_end_of_a_turn(self) -> None:
         """What is to be done at the end of a turn is done when all is read, before a reply leaves; else at once."""
-        second = _Socket(8)
-        _served(second, _Echo(), self.turn, self.reactor)
-        second.coming.append(b"two\r\n")
-        self.poller.found.append(8)
-        self.poller.found.insert(0, 7)
-        self.socket.coming.append(b"one\r\n")
+        second = self.beside(b"one\r\n")
         seen: list[tuple[list[bytes], list[bytes]]] = []
 
         def received(data: bytes) -> None:
@@ -352,12 +351,7 @@ class PromptServerTests(SynchronousTestCase):
 
     def test_an_error_ends_one_connection(self) -> None:
         """A protocol that fails loses its connection, and is logged; the others of the turn are served."""
-        second = _Socket(8)
-        _served(second, _Echo(), self.turn, self.reactor)
-        second.coming.append(b"two\r\n")
-        self.poller.found.append(8)
-        self.poller.found.insert(0, 7)
-        self.socket.coming.append(b"one\r\nbreak\r\n")
+        second = self.beside(b"one\r\nbreak\r\n")
         self.turn.doRead()
         self.assertIsNotNone(self.protocol.lost and self.protocol.lost.check(ValueError))
         self.assertEqual((self.socket.closed, second.sent), (True, [b"250 two\r\n"]))
